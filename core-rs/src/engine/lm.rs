@@ -1,0 +1,36 @@
+//! What the engine needs of a model; tests script it.
+
+use crate::error::Result;
+use crate::model::{KvCache, Llama};
+
+/// A causal language model whose state per conversation is a cache that the caller owns.
+pub trait CausalLm {
+    /// The state of one conversation.
+    type Cache;
+
+    /// Most tokens in one conversation.
+    fn context_length(&self) -> usize;
+    /// A cache that holds nothing.
+    fn new_cache(&self) -> Self::Cache;
+    /// Append `tokens` to `cache` and return the logits after the last of them, one per vocabulary entry.
+    ///
+    /// # Errors
+    /// When a token is outside the vocabulary, the context is full, or the arithmetic fails.
+    fn forward(&self, tokens: &[u32], cache: &mut Self::Cache) -> Result<Vec<f32>>;
+}
+
+impl CausalLm for Llama {
+    type Cache = KvCache;
+
+    fn context_length(&self) -> usize {
+        self.config().n_ctx
+    }
+
+    fn new_cache(&self) -> KvCache {
+        Llama::new_cache(self)
+    }
+
+    fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+        Llama::forward(self, tokens, cache)
+    }
+}

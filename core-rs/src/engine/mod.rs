@@ -1,0 +1,20 @@
+//! Who runs next, and when a reply ends.
+//!
+//! `Engine` is a step machine: `submit`, `cancel` and `step` do a bounded piece of work each and push events into a
+//! list. It knows no threads, no clocks of its own (the host hands one in), no C and no JavaScript types; the native
+//! host runs it on a thread, WebAssembly calls `step` itself.
+
+mod event;
+mod lm;
+mod request;
+mod sequence;
+mod step;
+mod stop;
+
+pub use event::{Event, EventKind, FinishReason, RequestId, Timings, Usage};
+pub use lm::CausalLm;
+pub use request::{Limits, Request};
+pub use step::Engine;
+
+#[cfg(test)]
+mod tests;

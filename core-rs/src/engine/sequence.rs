@@ -1,0 +1,157 @@
+//! One reply on its way: its prompt, its cache, its sampler and what of its text may be shown.
+
+use super::event::{EventKind, FinishReason, RequestId, Timings, Usage};
+use super::lm::CausalLm;
+use super::request::Request;
+use super::stop::{Shown, StopMatcher};
+use crate::error::Result;
+use crate::sampling::Sampler;
+use crate::tokenizer::{StreamDecoder, Tokenizer};
+
+/// Most prompt tokens computed in one step: a neighbour's next token and a cancel wait no longer than this.
+pub(super) const PREFILL_CHUNK: usize = 64;
+
+pub(super) struct Sequence<M: CausalLm> {
+    pub id: RequestId,
+    prompt: Vec<u32>,
+    cache: M::Cache,
+    sampler: Sampler,
+    decoder: StreamDecoder,
+    stop: StopMatcher,
+    ignore_eos: bool,
+    /// Generated tokens at which the reply is cut.
+    limit: usize,
+    /// Prompt tokens already in the cache.
+    prefilled: usize,
+    generated: usize,
+    /// The token to feed next, once the prompt is done.
+    last: u32,
+    submitted_at: f64,
+    prefill_at: Option<f64>,
+    decode_at: Option<f64>,
+}
+
+impl<M: CausalLm> Sequence<M> {
+    /// A sequence that has not run yet. `prompt` is not empty and shorter than the context; times in milliseconds.
+    pub fn new(
+        id: RequestId,
+        request: Request,
+        prompt: Vec<u32>,
+        seed: u64,
+        model: &M,
+        tokenizer: &Tokenizer,
+        now: f64,
+    ) -> Result<Self> {
+        let room = model.context_length() - prompt.len();
+        let mut sampler = Sampler::new(request.sampling, seed)?;
+        sampler.observe(&prompt);
+        Ok(Self {
+            id,
+            cache: model.new_cache(),
+            sampler,
+            decoder: tokenizer.decoder(),
+            stop: StopMatcher::new(request.stop),
+            ignore_eos: request.ignore_eos,
+            limit: request.max_tokens.map_or(room, |max| max.min(room)),
+            prompt,
+            prefilled: 0,
+            generated: 0,
+            last: 0,
+            submitted_at: now,
+            prefill_at: None,
+            decode_at: None,
+        })
+    }
+
+    /// Tokens generated so far.
+    pub fn generated(&self) -> usize {
+        self.generated
+    }
+
+    /// One piece of work: a chunk of the prompt, or one token. Returns whether the reply has ended.
+    pub fn advance(
+        &mut self,
+        model: &M,
+        tokenizer: &Tokenizer,
+        now: &dyn Fn() -> f64,
+        emit: &mut dyn FnMut(EventKind),
+    ) -> Result<bool> {
+        self.prefill_at.get_or_insert_with(now);
+        let mut logits = if self.prefilled < self.prompt.len() {
+            let end = self.prompt.len().min(self.prefilled + PREFILL_CHUNK);
+            let logits = model.forward(&self.prompt[self.prefilled..end], &mut self.cache)?;
+            self.prefilled = end;
+            if end < self.prompt.len() {
+                return Ok(false);
+            }
+            logits
+        } else {
+            model.forward(&[self.last], &mut self.cache)?
+        };
+        self.last = self.sampler.sample(&mut logits)?;
+        self.decode_at.get_or_insert_with(now);
+        self.generated += 1;
+        self.show(tokenizer, now, emit)
+    }
+
+    /// Turn the newest token into text and decide whether it is the last.
+    fn show(
+        &mut self,
+        tokenizer: &Tokenizer,
+        now: &dyn Fn() -> f64,
+        emit: &mut dyn FnMut(EventKind),
+    ) -> Result<bool> {
+        let ended = tokenizer.is_end(self.last) && !self.ignore_eos;
+        if !ended {
+            let piece = self.decoder.push(tokenizer, self.last)?;
+            match self.stop.push(&piece) {
+                Shown::Text(text) => self.emit_text(text, emit),
+                Shown::Stopped { text, stop } => {
+                    self.emit_text(text, emit);
+                    emit(self.done(FinishReason::Stop, Some(stop), now()));
+                    return Ok(true);
+                }
+            }
+        }
+        if ended || self.generated >= self.limit {
+            let reason = if ended { FinishReason::Stop } else { FinishReason::Length };
+            self.finish(reason, now(), emit);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// End the reply now: show what was held back, then say done.
+    pub fn finish(&mut self, reason: FinishReason, now: f64, emit: &mut dyn FnMut(EventKind)) {
+        let rest = self.decoder.finish();
+        match self.stop.push(&rest) {
+            Shown::Text(text) => {
+                let text = text + &self.stop.finish();
+                self.emit_text(text, emit);
+                emit(self.done(reason, None, now));
+            }
+            Shown::Stopped { text, stop } => {
+                self.emit_text(text, emit);
+                emit(self.done(FinishReason::Stop, Some(stop), now));
+            }
+        }
+    }
+
+    fn emit_text(&self, text: String, emit: &mut dyn FnMut(EventKind)) {
+        if !text.is_empty() {
+            emit(EventKind::Text { text, completion_tokens: self.generated });
+        }
+    }
+
+    fn done(&self, reason: FinishReason, stop: Option<String>, now: f64) -> EventKind {
+        let usage = Usage { prompt_tokens: self.prompt.len(), completion_tokens: self.generated };
+        let prefill_at = self.prefill_at.unwrap_or(now);
+        let decode_at = self.decode_at.unwrap_or(now);
+        let timings = Timings {
+            queue_ms: prefill_at - self.submitted_at,
+            prefill_ms: decode_at - prefill_at,
+            decode_ms: now - decode_at,
+        };
+        EventKind::Done { reason, stop, usage, timings }
+    }
+}

@@ -1,0 +1,270 @@
+//! The step machine with a scripted model: after each letter comes the next of the alphabet, after `z` the end.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::sequence::PREFILL_CHUNK;
+use super::*;
+use crate::error::{Error, ErrorKind, Result};
+use crate::tokenizer::{TokenType, Tokenizer, VocabKind, VocabSpec};
+
+const CONTEXT: usize = 200;
+const END: u32 = 26;
+/// A token that makes the scripted model fail.
+const POISON: u32 = 27;
+
+thread_local! {
+    /// The longest run of tokens that a model was given at once, and the caches alive, on this test's thread.
+    static LONGEST: Cell<usize> = const { Cell::new(0) };
+    static CACHES: Cell<isize> = const { Cell::new(0) };
+}
+
+struct Alphabet;
+
+struct Cache(Vec<u32>);
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        CACHES.set(CACHES.get() - 1);
+    }
+}
+
+impl CausalLm for Alphabet {
+    type Cache = Cache;
+
+    fn context_length(&self) -> usize {
+        CONTEXT
+    }
+
+    fn new_cache(&self) -> Cache {
+        CACHES.set(CACHES.get() + 1);
+        Cache(Vec::new())
+    }
+
+    fn forward(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
+        LONGEST.set(LONGEST.get().max(tokens.len()));
+        cache.0.extend_from_slice(tokens);
+        assert!(cache.0.len() <= CONTEXT, "the engine overran the context");
+        if tokens.contains(&POISON) {
+            return Err(Error::internal("poisoned"));
+        }
+        let last = *cache.0.last().expect("at least one token");
+        let mut logits = vec![0.0; 28];
+        logits[if last == END { 0 } else { last as usize + 1 }] = 10.0;
+        Ok(logits)
+    }
+}
+
+fn engine(limits: Limits) -> Engine<Alphabet> {
+    let mut pieces: Vec<String> = ('a'..='z').map(String::from).collect();
+    pieces.extend(["<end>".into(), "<poison>".into()]);
+    let mut types = vec![TokenType::Normal; 26];
+    types.extend([TokenType::Control; 2]);
+    let spec = VocabSpec {
+        kind: VocabKind::ByteLevel,
+        pieces,
+        types,
+        scores: Vec::new(),
+        merges: Vec::new(),
+        pre: "default".into(),
+        bos: None,
+        eos: Some(END),
+        eot: None,
+        eom: None,
+        unk: None,
+        add_bos: false,
+        add_eos: false,
+        add_space_prefix: false,
+    };
+    Engine::new(Alphabet, Arc::new(Tokenizer::new(spec).expect("vocabulary")), limits, || 0.0)
+}
+
+fn request(prompt: &str, rest: &str) -> Request {
+    Request::from_json(format!(r#"{{"prompt":[{prompt:?}],"temperature":0{rest}}}"#).as_bytes()).expect("valid")
+}
+
+/// Everything said about each request, in order.
+fn finish(engine: &mut Engine<Alphabet>, mut events: Vec<Event>) -> BTreeMap<RequestId, Vec<EventKind>> {
+    let mut steps = 0;
+    while engine.step(&|_| false, &mut events) {
+        steps += 1;
+        assert!(steps < 10_000, "the engine does not come to an end");
+    }
+    let mut by_request = BTreeMap::<_, Vec<_>>::new();
+    events.into_iter().for_each(|event| by_request.entry(event.request).or_default().push(event.kind));
+    by_request
+}
+
+fn run(prompt: &str, rest: &str) -> Vec<EventKind> {
+    let mut engine = engine(Limits::default());
+    let mut events = Vec::new();
+    engine.submit(1, request(prompt, rest), 0, &mut events);
+    finish(&mut engine, events).remove(&1).expect("events")
+}
+
+fn text(events: &[EventKind]) -> String {
+    let piece = |kind: &EventKind| if let EventKind::Text { text, .. } = kind { text.clone() } else { String::new() };
+    events.iter().map(piece).collect()
+}
+
+/// The reason, stop text and token counts of the one `Done`, which must be the last.
+fn end(events: &[EventKind]) -> (FinishReason, Option<String>, usize, usize) {
+    let ends = events.iter().filter(|kind| matches!(kind, EventKind::Done { .. } | EventKind::Failed(_))).count();
+    assert_eq!(ends, 1, "{events:?}");
+    match events.last() {
+        Some(EventKind::Done { reason, stop, usage, .. }) => {
+            (*reason, stop.clone(), usage.prompt_tokens, usage.completion_tokens)
+        }
+        other => panic!("expected done, got {other:?}"),
+    }
+}
+
+fn failure(events: &[EventKind]) -> &Error {
+    match events {
+        [EventKind::Failed(error)] | [EventKind::Started { .. }, EventKind::Failed(error)] => error,
+        other => panic!("expected a failure, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_reply_starts_streams_and_ends_at_the_end_token() {
+    let events = run("abc", "");
+    assert_eq!(events[0], EventKind::Started { prompt_tokens: 3 });
+    assert_eq!(text(&events), "defghijklmnopqrstuvwxyz");
+    assert_eq!(end(&events), (FinishReason::Stop, None, 3, 24));
+}
+
+#[test]
+fn the_token_limit_ends_it() {
+    for limit in [1, 2, 5] {
+        let events = run("a", &format!(r#","max_tokens":{limit}"#));
+        assert_eq!(text(&events).len(), limit);
+        assert_eq!(end(&events), (FinishReason::Length, None, 1, limit));
+    }
+}
+
+#[test]
+fn a_stop_text_is_cut_off_and_named() {
+    let events = run("a", r#","stop":["xyz","fgh"]"#);
+    assert_eq!(text(&events), "bcde");
+    assert_eq!(end(&events), (FinishReason::Stop, Some("fgh".into()), 1, 7));
+}
+
+#[test]
+fn half_a_stop_text_is_shown_when_the_reply_ends_there() {
+    let events = run("a", r#","stop":["yz!"]"#);
+    assert_eq!(text(&events), "bcdefghijklmnopqrstuvwxyz");
+    assert_eq!(end(&events).0, FinishReason::Stop);
+}
+
+#[test]
+fn the_end_token_can_be_ignored_until_the_context_is_full() {
+    let events = run("a", r#","ignore_eos":true"#);
+    assert_eq!(end(&events), (FinishReason::Length, None, 1, CONTEXT - 1));
+}
+
+#[test]
+fn prompts_at_the_edges_of_the_context() {
+    for (len, fits) in [(CONTEXT - 1, true), (CONTEXT, false), (CONTEXT + 1, false), (10 * CONTEXT, false)] {
+        let events = run(&"a".repeat(len), "");
+        if fits {
+            assert_eq!(end(&events), (FinishReason::Length, None, len, 1));
+        } else {
+            let error = failure(&events);
+            assert_eq!(error.kind(), ErrorKind::ContextOverflow);
+            assert!(error.to_string().contains(&len.to_string()) && error.to_string().contains("200"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn an_empty_prompt_is_refused() {
+    assert_eq!(failure(&run("", "")).kind(), ErrorKind::InvalidRequest);
+}
+
+#[test]
+fn prefill_comes_in_chunks_and_neighbours_run_between() {
+    let mut engine = engine(Limits::default());
+    let mut events = Vec::new();
+    LONGEST.set(0);
+    engine.submit(1, request(&"a".repeat(2 * PREFILL_CHUNK + 1), ""), 0, &mut events);
+    engine.submit(2, request("a", ""), 0, &mut events);
+    for _ in 0..4 {
+        engine.step(&|_| false, &mut events);
+    }
+    assert_eq!(LONGEST.get(), PREFILL_CHUNK);
+    let texts = |id| events.iter().filter(|e| e.request == id && matches!(e.kind, EventKind::Text { .. })).count();
+    assert_eq!((texts(1), texts(2)), (0, 2));
+}
+
+#[test]
+fn a_failing_forward_fails_its_request_only() {
+    let mut engine = engine(Limits::default());
+    let mut events = Vec::new();
+    engine.submit(1, request("a<poison>", ""), 0, &mut events);
+    engine.submit(2, request("x", ""), 0, &mut events);
+    let all = finish(&mut engine, events);
+    assert_eq!(failure(&all[&1]).to_string(), "poisoned");
+    assert_eq!(text(&all[&2]), "yz");
+}
+
+#[test]
+fn more_than_may_wait_is_overloaded() {
+    let mut engine = engine(Limits { max_running: 1, max_waiting: 2 });
+    let mut events = Vec::new();
+    (1..=3).for_each(|id| engine.submit(id, request("x", ""), 0, &mut events));
+    let all = finish(&mut engine, events);
+    assert_eq!(failure(&all[&3]).kind(), ErrorKind::Overloaded);
+    assert_eq!((text(&all[&1]), text(&all[&2])), ("yz".into(), "yz".into()));
+}
+
+#[test]
+fn a_blocked_reader_rests_while_others_run() {
+    let mut engine = engine(Limits::default());
+    let mut events = Vec::new();
+    engine.submit(1, request("x", ""), 0, &mut events);
+    engine.submit(2, request("x", ""), 0, &mut events);
+    events.clear();
+    while engine.step(&|id| id == 1, &mut events) {}
+    assert!(events.iter().all(|event| event.request == 2) && !engine.has_work(&|id| id == 1));
+    assert!(engine.has_work(&|_| false));
+    assert_eq!(text(&finish(&mut engine, events)[&1]), "yz");
+}
+
+proptest! {
+    /// Whatever is submitted, cancelled and stepped in whatever order: every request ends exactly once, nobody's text
+    /// is touched by another, and every cache is freed.
+    #[test]
+    fn random_cancels_leave_nothing_behind(actions in proptest::collection::vec((0u8..4, 0u32..12), 1..120)) {
+        let mut engine = engine(Limits { max_running: 3, max_waiting: 64 });
+        let mut events = Vec::new();
+        let mut last_id = 0;
+        let mut cancelled = std::collections::BTreeSet::new();
+        for (action, n) in actions {
+            match action {
+                0 if last_id < 60 => {
+                    last_id += 1;
+                    engine.submit(last_id, request("p", ""), 0, &mut events);
+                }
+                1 => {
+                    engine.cancel(n, &mut events);
+                    cancelled.insert(n);
+                }
+                _ => {
+                    engine.step(&|_| false, &mut events);
+                }
+            }
+        }
+        let all = finish(&mut engine, events);
+        prop_assert_eq!(all.len() as u32, last_id);
+        for (id, kinds) in &all {
+            let reason = end(kinds).0;
+            prop_assert!("qrstuvwxyz".starts_with(&text(kinds)));
+            prop_assert!(cancelled.contains(id) || (reason == FinishReason::Stop && text(kinds) == "qrstuvwxyz"));
+        }
+        prop_assert_eq!((engine.running(), engine.waiting(), CACHES.get()), (0, 0, 0));
+    }
+}

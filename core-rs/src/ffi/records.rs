@@ -1,0 +1,91 @@
+//! The layout of event records: little-endian, one after another, each a multiple of four bytes long.
+//!
+//! ```text
+//! u32 length of the whole record   u32 request (0: the engine itself)   u32 kind   u32 payload length   payload, zeros
+//! ```
+//!
+//! | kind | payload |
+//! |---|---|
+//! | 1 loading | u64 bytes done, u64 bytes in total |
+//! | 2 ready | none; `llamero_describe` has the description |
+//! | 3 failed | JSON `{code, message}`: loading failed or the engine died |
+//! | 4 text | u32 completion tokens so far, then UTF-8 |
+//! | 5 done | JSON `{reason, stop?, prompt_tokens, completion_tokens, queue_ms, prefill_ms, decode_ms}` |
+//! | 6 error | JSON `{code, message}` of one request |
+//! | 7 started | u32 prompt tokens |
+
+use serde::Serialize;
+
+use crate::engine::{Event, EventKind, FinishReason, Timings, Usage};
+use crate::error::Error;
+use crate::platform::HostEvent;
+
+const HEADER: usize = 16;
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    code: &'a str,
+    message: String,
+}
+
+#[derive(Serialize)]
+struct Done<'a> {
+    reason: FinishReason,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop: Option<&'a str>,
+    #[serde(flatten)]
+    usage: Usage,
+    #[serde(flatten)]
+    timings: Timings,
+}
+
+/// The JSON of one of our own types.
+pub(super) fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("our own types have string keys and finite numbers")
+}
+
+/// Append the record of `event`, unless `bytes` would grow beyond `capacity`; returns whether it fitted.
+pub(super) fn append(event: &HostEvent, bytes: &mut Vec<u8>, capacity: usize) -> bool {
+    let (request, kind, payload) = encode(event);
+    let length = (HEADER + payload.len()).next_multiple_of(4);
+    if bytes.len() + length > capacity {
+        return false;
+    }
+    let end = bytes.len() + length;
+    for number in [length as u32, request, kind, payload.len() as u32] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(&payload);
+    bytes.resize(end, 0);
+    true
+}
+
+fn encode(event: &HostEvent) -> (u32, u32, Vec<u8>) {
+    match event {
+        HostEvent::Loading { done, total } => (0, 1, [done.to_le_bytes(), total.to_le_bytes()].concat()),
+        HostEvent::Ready => (0, 2, Vec::new()),
+        HostEvent::Failed(error) => (0, 3, failure(error)),
+        HostEvent::Request(Event { request, kind }) => {
+            let (kind, payload) = encode_kind(kind);
+            (*request, kind, payload)
+        }
+    }
+}
+
+fn encode_kind(kind: &EventKind) -> (u32, Vec<u8>) {
+    match kind {
+        EventKind::Text { text, completion_tokens } => {
+            (4, [&(*completion_tokens as u32).to_le_bytes(), text.as_bytes()].concat())
+        }
+        EventKind::Done { reason, stop, usage, timings } => {
+            let stop = stop.as_deref();
+            (5, json(&Done { reason: *reason, stop, usage: *usage, timings: *timings }))
+        }
+        EventKind::Failed(error) => (6, failure(error)),
+        EventKind::Started { prompt_tokens } => (7, (*prompt_tokens as u32).to_le_bytes().to_vec()),
+    }
+}
+
+fn failure(error: &Error) -> Vec<u8> {
+    json(&Failure { code: error.kind().name(), message: error.to_string() })
+}

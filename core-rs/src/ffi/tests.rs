@@ -1,0 +1,186 @@
+//! The border as a C caller sees it, on a small model from tests/fixtures.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tiny-llama2.gguf");
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Record {
+    request: u32,
+    kind: u32,
+    payload: Vec<u8>,
+}
+
+fn open(json: &str) -> i32 {
+    // SAFETY: a valid buffer.
+    unsafe { llamero_open(json.as_ptr(), json.len()) }
+}
+
+fn open_tiny() -> i32 {
+    let engine = open(&serde_json::json!({ "path": MODEL }).to_string());
+    assert!(engine > 0);
+    until(engine, |record| record.kind == 2);
+    engine
+}
+
+fn submit(engine: i32, json: &str) -> i32 {
+    // SAFETY: a valid buffer.
+    unsafe { llamero_submit(engine, json.as_ptr(), json.len()) }
+}
+
+fn last_error(engine: i32) -> String {
+    let mut buffer = [0u8; 1024];
+    // SAFETY: a valid buffer.
+    let n = unsafe { llamero_last_error(engine, buffer.as_mut_ptr(), buffer.len()) };
+    String::from_utf8_lossy(&buffer[..n as usize]).into_owned()
+}
+
+fn wait(engine: i32) -> std::result::Result<Vec<Record>, i32> {
+    let mut buffer = vec![0u8; MIN_WAIT_BUFFER];
+    // SAFETY: a valid buffer.
+    let n = unsafe { llamero_wait(engine, buffer.as_mut_ptr(), buffer.len(), 1000) };
+    let end = usize::try_from(n).map_err(|_| n)?;
+    let word = |at: usize| u32::from_le_bytes(buffer[at..at + 4].try_into().expect("four bytes"));
+    let mut records = Vec::new();
+    let mut at = 0;
+    while at < end {
+        let payload = buffer[at + 16..at + 16 + word(at + 12) as usize].to_vec();
+        records.push(Record { request: word(at + 4), kind: word(at + 8), payload });
+        at += word(at) as usize;
+    }
+    Ok(records)
+}
+
+/// All records up to the first that `stop` accepts.
+fn until(engine: i32, stop: impl Fn(&Record) -> bool) -> Vec<Record> {
+    let start = Instant::now();
+    let mut all = Vec::new();
+    while start.elapsed() < PATIENCE {
+        for record in wait(engine).expect("records") {
+            let last = stop(&record);
+            all.push(record);
+            if last {
+                return all;
+            }
+        }
+    }
+    panic!("no such record in {PATIENCE:?}");
+}
+
+#[test]
+fn a_conversation_over_the_border() {
+    let engine = open_tiny();
+    let request = submit(engine, r#"{"prompt":["Hello"],"max_tokens":8,"temperature":0,"ignore_eos":true}"#);
+    assert!(request > 0);
+    let records = until(engine, |record| record.kind >= 5 && record.kind <= 6);
+    assert!(records.iter().all(|record| record.request == request as u32));
+    assert_eq!(records[0].kind, 7);
+    let done: serde_json::Value = serde_json::from_slice(&records.last().expect("done").payload).expect("JSON");
+    assert_eq!((&done["reason"], &done["completion_tokens"]), (&"length".into(), &8.into()));
+    assert_eq!(llamero_close(engine), 0);
+}
+
+#[test]
+fn tokens_there_and_back_and_small_buffers() {
+    let engine = open_tiny();
+    let prompt = r#"["Hello world"]"#;
+    let mut ids = [7u32; 64];
+    // SAFETY: valid buffers, here and below.
+    let n = unsafe { llamero_tokenize(engine, prompt.as_ptr(), prompt.len(), ids.as_mut_ptr(), 1) };
+    assert!(n > 1 && ids[0] == 7, "too small a buffer is left alone");
+    let again = unsafe { llamero_tokenize(engine, prompt.as_ptr(), prompt.len(), ids.as_mut_ptr(), ids.len()) };
+    assert_eq!(again, n);
+    let mut text = [0u8; 64];
+    let bytes = unsafe { llamero_detokenize(engine, ids.as_ptr(), n as usize, text.as_mut_ptr(), text.len()) };
+    assert_eq!(&text[..bytes as usize], b"Hello world");
+    let bad = [u32::MAX];
+    assert!(unsafe { llamero_detokenize(engine, bad.as_ptr(), 1, text.as_mut_ptr(), text.len()) } < 0);
+    assert_eq!(unsafe { llamero_tokenize(engine, std::ptr::null(), 4, ids.as_mut_ptr(), ids.len()) }, -4);
+    llamero_close(engine);
+}
+
+#[test]
+fn handles_that_are_not_open_are_not_found() {
+    let engine = open_tiny();
+    llamero_close(engine);
+    for id in [engine, 0, -1, i32::MAX, i32::MIN] {
+        assert_eq!(submit(id, r#"{"prompt":["a"]}"#), ErrorKind::NotFound.code());
+        assert_eq!(llamero_cancel(id, 1), ErrorKind::NotFound.code());
+        assert_eq!(wait(id).err(), Some(ErrorKind::NotFound.code()));
+        assert_eq!(llamero_close(id), 0, "closing is idempotent");
+    }
+    assert!(last_error(0).contains("expected an open engine"));
+}
+
+#[test]
+fn bad_requests_come_back_with_their_sentence() {
+    let engine = open_tiny();
+    assert_eq!(submit(engine, r#"{"prompt":["a"],"top_p":-1}"#), ErrorKind::InvalidRequest.code());
+    assert!(last_error(engine).starts_with("top_p must be"), "{}", last_error(engine));
+    assert_eq!(llamero_cancel(engine, -5), 0);
+    let mut small = [0u8; 16];
+    // SAFETY: a valid buffer.
+    let n = unsafe { llamero_wait(engine, small.as_mut_ptr(), small.len(), 0) };
+    assert_eq!(n, ErrorKind::InvalidRequest.code());
+    llamero_close(engine);
+}
+
+#[test]
+fn loading_failures_are_events() {
+    for (config, kind, word) in [
+        (r#"{"path":"/nonexistent.gguf"}"#.to_string(), "io", "/nonexistent.gguf"),
+        (serde_json::json!({ "path": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml") }).to_string(), "invalid_format", "GGUF"),
+    ] {
+        let engine = open(&config);
+        let records = until(engine, |record| record.kind == 3);
+        let text = String::from_utf8_lossy(&records.last().expect("failed").payload).into_owned();
+        assert!(text.contains(kind) && text.contains(word), "{text}");
+        assert_eq!(submit(engine, r#"{"prompt":["a"]}"#), if kind == "io" { -1 } else { -2 });
+        llamero_close(engine);
+    }
+    assert_eq!(open(r#"{"path":"x","max_running":0}"#), ErrorKind::InvalidRequest.code());
+    assert_eq!(open("nonsense"), ErrorKind::InvalidRequest.code());
+}
+
+#[test]
+fn closing_ends_a_waiting_call_and_a_running_reply() {
+    let engine = open_tiny();
+    submit(engine, r#"{"prompt":["Hello"],"ignore_eos":true}"#);
+    let waiting = std::thread::spawn(move || loop {
+        if let Err(code) = wait(engine) {
+            return code;
+        }
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(llamero_close(engine), 0);
+    let code = waiting.join().expect("no panic crosses");
+    assert!(code == ErrorKind::Closed.code() || code == ErrorKind::NotFound.code());
+}
+
+#[test]
+fn a_cancelled_reply_says_so_and_others_go_on() {
+    let engine = open_tiny();
+    let one = submit(engine, r#"{"prompt":["Hello"],"ignore_eos":true,"temperature":0}"#);
+    let two = submit(engine, r#"{"prompt":["Hello"],"ignore_eos":true,"temperature":0,"max_tokens":20}"#);
+    until(engine, |record| record.request == one as u32 && record.kind == 4);
+    assert_eq!(llamero_cancel(engine, one), 0);
+    let mut open = 2;
+    let mut reasons = HashMap::new();
+    while open > 0 {
+        for record in wait(engine).expect("records").iter().filter(|record| record.kind == 5) {
+            let done: serde_json::Value = serde_json::from_slice(&record.payload).expect("JSON");
+            reasons.insert(record.request as i32, done["reason"].as_str().expect("reason").to_owned());
+            open -= 1;
+        }
+    }
+    assert_eq!((reasons[&one].as_str(), reasons[&two].as_str()), ("cancelled", "length"));
+    llamero_close(engine);
+}
+
+#[test]
+fn a_panic_becomes_a_code_and_a_sentence() {
+    assert_eq!(export(0, || panic!("on purpose")), ErrorKind::Internal.code());
+    assert!(last_error(0).contains("on purpose"), "{}", last_error(0));
+}

@@ -1,0 +1,30 @@
+//! Arithmetic that candle leaves open on CPUs, chosen once at run time.
+//!
+//! candle picks its Q4_1, Q5_0 and Q5_1 dot products when it is compiled, so a baseline x86-64 build runs them as
+//! scalar loops. This room multiplies those three formats itself, and holds the few float loops (attention of one
+//! head, SwiGLU) whose speed also hangs on the instruction set. [`Linear`] hides the split: other formats and other
+//! devices go to candle.
+//!
+//! Every kernel exists as portable code first (`scalar`, `vector`); a faster form (`x86`) must agree with it, exactly
+//! where no sum is reordered and within a written tolerance where one is. A row's result never depends on the rows
+//! beside it in a batch.
+//!
+//! Absent: files, environment variables, model shapes.
+
+mod blocks;
+mod dispatch;
+mod linear;
+mod matmul;
+mod parallel;
+mod scalar;
+mod values;
+mod vector;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use dispatch::{Isa, active, available, select};
+pub(crate) use dispatch::{attend, swiglu};
+pub use linear::{Linear, forward_shared};
+pub(crate) use parallel::for_each_row;
+pub(crate) use values::Values;
+pub(crate) use vector::Head;

@@ -1,0 +1,31 @@
+//! The truth for quantised dot products, in the plainest form; every other kernel is tested against it.
+
+use super::blocks::{Row, Rows};
+use super::dispatch::{Kernels, PANEL_ROWS};
+use super::{blocks, vector};
+
+pub(super) static KERNELS: Kernels = Kernels {
+    name: "scalar",
+    quantize: |values, row| blocks::quantize(values, row),
+    unpack: |format, bytes, row| format.unpack(bytes, row),
+    panel,
+    attend: |head, out| vector::attend(head, out),
+    swiglu: |gate, up, out| vector::swiglu(gate, up, out),
+};
+
+/// Dot products of a panel's rows with `out.len()` rows of `x`, from row `first` on.
+fn panel(w: [Row<'_, u8>; PANEL_ROWS], x: &Rows<i8>, first: usize, out: &mut [[f32; PANEL_ROWS]]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = w.map(|w| dot(w, x.row(first + i)));
+    }
+}
+
+/// Sum over blocks, in order, of both products. Padding beyond the last block is not looked at.
+pub(super) fn dot(w: Row<'_, u8>, x: Row<'_, i8>) -> f32 {
+    let mut sum = 0.0;
+    for (b, (wq, xq)) in w.q.iter().zip(x.q).enumerate() {
+        let product: i32 = wq.iter().zip(xq).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
+        sum += w.scale[b] * x.scale[b] * product as f32 + w.side[b] * x.side[b];
+    }
+    sum
+}

@@ -1,0 +1,86 @@
+//! Causal attention over the cache. Query heads that share a key head read the same rows: keys and values are never
+//! repeated.
+
+use candle_core::{D, Tensor};
+
+use super::config::Config;
+use crate::error::Result;
+use crate::kernels::{Head, Values, attend, for_each_row};
+
+/// Attends with `queries [n, n_head * head_dim]` of positions `first..first + n` to the first `first + n` rows of
+/// `keys` and `values [capacity, n_head_kv * head_dim]`. Returns `[n, n_head * head_dim]`.
+pub(super) fn attention(
+    config: &Config,
+    queries: &Tensor,
+    (keys, values): &(Tensor, Tensor),
+    first: usize,
+) -> Result<Tensor> {
+    if queries.device().is_cpu() {
+        by_slices(config, queries, keys, values, first)
+    } else {
+        by_tensors(config, queries, keys, values, first)
+    }
+}
+
+/// A task per token and head, so that a token's result does not depend on its neighbours.
+fn by_slices(config: &Config, queries: &Tensor, keys: &Tensor, values: &Tensor, first: usize) -> Result<Tensor> {
+    let Config { n_head, n_head_kv, head_dim, .. } = *config;
+    let shape = queries.shape();
+    let (queries, keys, values) = (Values::of(queries)?, Values::of(keys)?, Values::of(values)?);
+    let mut out = vec![0.0; queries.len()];
+    let work = 2 * head_dim * (first + queries.len() / (n_head * head_dim));
+    for_each_row(&mut out, head_dim, work, |row, out| {
+        let (token, head) = (row / n_head, row % n_head);
+        let column = head / (n_head / n_head_kv) * head_dim;
+        let query = &queries[row * head_dim..][..head_dim];
+        let (keys, values) = (&keys[column..], &values[column..]);
+        attend(Head { query, keys, values, stride: n_head_kv * head_dim, visible: first + token + 1 }, out);
+    });
+    Ok(Tensor::from_vec(out, shape, &candle_core::Device::Cpu)?)
+}
+
+/// Query heads of one key head are folded into its rows: `[n_head_kv, group * n, head_dim]`.
+fn by_tensors(config: &Config, queries: &Tensor, keys: &Tensor, values: &Tensor, first: usize) -> Result<Tensor> {
+    let Config { n_head, n_head_kv, head_dim, .. } = *config;
+    let (n, group) = (queries.dim(0)?, n_head / n_head_kv);
+    let len = first + n;
+    let heads = |rows: &Tensor| rows.narrow(0, 0, len)?.reshape((len, n_head_kv, head_dim))?.transpose(0, 1)?.contiguous();
+    let (keys, values) = (heads(keys)?, heads(values)?);
+    let queries = queries.reshape((n, n_head_kv, group, head_dim))?.permute((1, 2, 0, 3))?;
+    let queries = queries.contiguous()?.reshape((n_head_kv, group * n, head_dim))?;
+    let scores = (queries.matmul(&keys.t()?)? / (head_dim as f64).sqrt())?.reshape((n_head_kv, group, n, len))?;
+    let weights = softmax(&scores.broadcast_add(&causal_mask(n, len, queries.device())?)?)?;
+    let out = weights.reshape((n_head_kv, group * n, len))?.matmul(&values)?;
+    let out = out.reshape((n_head_kv, group, n, head_dim))?.permute((2, 0, 1, 3))?;
+    Ok(out.contiguous()?.reshape((n, n_head * head_dim))?)
+}
+
+fn softmax(scores: &Tensor) -> Result<Tensor> {
+    let exp = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+    Ok(exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?)
+}
+
+/// `[n, len]`: zero where a token may look, minus infinity ahead of it.
+fn causal_mask(n: usize, len: usize, device: &candle_core::Device) -> Result<Tensor> {
+    let hidden = |token: usize| (0..len).map(move |j| if j > len - n + token { f32::NEG_INFINITY } else { 0.0 });
+    Ok(Tensor::from_vec((0..n).flat_map(hidden).collect(), (n, len), device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{assert_close, config, noise};
+    use super::*;
+
+    #[test]
+    fn slices_and_tensors_agree() {
+        for (n_head, n_head_kv) in [(4, 4), (4, 2), (6, 1)] {
+            let config = Config { n_head, n_head_kv, head_dim: 12, ..config() };
+            let kept = (noise((16, n_head_kv * 12), 1), noise((16, n_head_kv * 12), 2));
+            for (first, n) in [(0, 1), (0, 5), (7, 1), (7, 9)] {
+                let queries = noise((n, n_head * 12), 3);
+                let slices = by_slices(&config, &queries, &kept.0, &kept.1, first).unwrap();
+                assert_close(&slices, &by_tensors(&config, &queries, &kept.0, &kept.1, first).unwrap(), 1e-5);
+            }
+        }
+    }
+}

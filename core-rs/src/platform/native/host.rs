@@ -1,0 +1,394 @@
+//! One engine on one thread: commands go in and return at once, events come out through one blocking `drain`.
+//!
+//! The thread owns the engine; what others touch (inbox, outbox, numbers) sits behind one mutex that is never held
+//! during arithmetic. A panic on the thread becomes a `Failed` event and an unhealthy host, never a poisoned process.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{MappedFile, monotonic_ms, random_seed};
+use crate::engine::{Engine, Event, Limits, Request, RequestId};
+use crate::error::{Error, ErrorKind, Result};
+use crate::kernels;
+use crate::load::{self, ModelInfo};
+use crate::model::Llama;
+use crate::tokenizer::Tokenizer;
+
+/// Most events of one request that wait to be read; its sequence rests while that many do.
+pub const MAX_PENDING_EVENTS: usize = 256;
+/// Highest accepted number of conversations that take turns.
+pub const MAX_RUNNING: usize = 1024;
+/// Highest accepted number of requests that wait.
+pub const MAX_WAITING: usize = 65_536;
+
+/// What to open, and how much work to take on.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostConfig {
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// Use less context than the model allows.
+    pub context_length: Option<usize>,
+    /// Conversations that take turns; see `Limits`.
+    pub max_running: Option<usize>,
+    /// Requests that may wait; see `Limits`.
+    pub max_waiting: Option<usize>,
+    /// Force a kernel (`scalar`, `avx2`) instead of the best this machine has.
+    pub cpu: Option<String>,
+}
+
+impl HostConfig {
+    fn limits(&self) -> Result<Limits> {
+        let within = |name: &str, value: Option<usize>, default: usize, max: usize| match value.unwrap_or(default) {
+            n if (1..=max).contains(&n) => Ok(n),
+            n => Err(Error::invalid_request(format!("{name} must be an integer from 1 to {max}, got {n}"))),
+        };
+        let default = Limits::default();
+        Ok(Limits {
+            max_running: within("max_running", self.max_running, default.max_running, MAX_RUNNING)?,
+            max_waiting: within("max_waiting", self.max_waiting, default.max_waiting, MAX_WAITING)?,
+        })
+    }
+}
+
+/// What comes out of a host.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HostEvent {
+    /// Loading goes on: bytes of weights done and in total.
+    Loading {
+        /// Bytes done.
+        done: u64,
+        /// Bytes in total.
+        total: u64,
+    },
+    /// The model is loaded; `Host::info` describes it.
+    Ready,
+    /// Loading failed, or the engine died. Nothing else will come but the end.
+    Failed(Error),
+    /// Something happened to a request.
+    Request(Event),
+}
+
+/// How busy a host is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Requests that wait for a place.
+    pub waiting: usize,
+    /// Requests that take turns on the model.
+    pub running: usize,
+    /// Tokens generated since the host was opened.
+    pub generated_tokens: u64,
+    /// Whether it can serve.
+    pub healthy: bool,
+}
+
+/// An engine on a thread of its own.
+pub struct Host {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    limits: Limits,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Signalled when the engine thread may find something to do.
+    commands: Condvar,
+    /// Signalled when a reader may find something to read.
+    events: Condvar,
+}
+
+struct State {
+    phase: Phase,
+    inbox: VecDeque<Command>,
+    outbox: VecDeque<HostEvent>,
+    /// Unread events by request.
+    pending: HashMap<RequestId, usize>,
+    last_id: RequestId,
+    stats: Stats,
+}
+
+enum Phase {
+    Loading,
+    Ready { info: Arc<ModelInfo>, tokenizer: Arc<Tokenizer> },
+    Failed(Error),
+    Closed,
+}
+
+enum Command {
+    Submit(RequestId, Request),
+    Cancel(RequestId),
+}
+
+impl Host {
+    /// Start a thread that loads the model; returns at once, progress and outcome come as events.
+    ///
+    /// # Errors
+    /// `invalid_request` when the configuration is out of range, `internal` when no thread can be had.
+    pub fn open(config: HostConfig) -> Result<Self> {
+        let limits = config.limits()?;
+        kernels::select(config.cpu.as_deref())?;
+        let state = State {
+            phase: Phase::Loading,
+            inbox: VecDeque::new(),
+            outbox: VecDeque::new(),
+            pending: HashMap::new(),
+            last_id: 0,
+            stats: Stats::default(),
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), commands: Condvar::new(), events: Condvar::new() });
+        let on_thread = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("llamero-engine".into())
+            .spawn(move || on_thread.run(&config, limits))
+            .map_err(|e| Error::internal(format!("cannot start the engine thread: {e}")))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)), limits })
+    }
+
+    /// Hand in a request; its events come out of `drain`.
+    ///
+    /// # Errors
+    /// `overloaded` when too many wait, `closed` or the engine's failure when it cannot serve.
+    pub fn submit(&self, request: Request) -> Result<RequestId> {
+        let mut state = self.shared.lock();
+        state.ready()?;
+        let handed_in = state.inbox.iter().filter(|command| matches!(command, Command::Submit(..))).count();
+        if state.stats.waiting + handed_in >= self.limits.max_waiting {
+            let message = format!("at most {} requests may wait, try again later", self.limits.max_waiting);
+            return Err(Error::new(ErrorKind::Overloaded, message));
+        }
+        // Ids cross the C border as positive i32; after two thousand million requests they start again.
+        state.last_id = state.last_id % (i32::MAX as u32) + 1;
+        let id = state.last_id;
+        state.inbox.push_back(Command::Submit(id, request));
+        self.shared.commands.notify_one();
+        Ok(id)
+    }
+
+    /// End a request; its `Done` comes out of `drain`. Ids that have ended are ignored.
+    pub fn cancel(&self, id: RequestId) {
+        let mut state = self.shared.lock();
+        if matches!(state.phase, Phase::Ready { .. }) {
+            state.inbox.push_back(Command::Cancel(id));
+            self.shared.commands.notify_one();
+        }
+    }
+
+    /// Wait up to `timeout` for events, then hand them to `take` in order until it returns false (that one stays).
+    ///
+    /// # Errors
+    /// `closed` once the host is closed.
+    pub fn drain(&self, timeout: Duration, take: &mut dyn FnMut(&HostEvent) -> bool) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.shared.lock();
+        while state.outbox.is_empty() && !matches!(state.phase, Phase::Closed) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            state = self.shared.events.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if matches!(state.phase, Phase::Closed) {
+            return Err(closed());
+        }
+        while let Some(event) = state.outbox.front()
+            && take(event)
+        {
+            state.pop_event();
+        }
+        self.shared.commands.notify_one();
+        Ok(())
+    }
+
+    /// What was loaded.
+    ///
+    /// # Errors
+    /// While loading, and after a failure or `close`.
+    pub fn info(&self) -> Result<Arc<ModelInfo>> {
+        Ok(self.shared.lock().ready()?.0)
+    }
+
+    /// The tokenizer of what was loaded.
+    ///
+    /// # Errors
+    /// While loading, and after a failure or `close`.
+    pub fn tokenizer(&self) -> Result<Arc<Tokenizer>> {
+        Ok(self.shared.lock().ready()?.1)
+    }
+
+    /// How busy the host is.
+    pub fn stats(&self) -> Stats {
+        self.shared.lock().stats
+    }
+
+    /// End everything: running requests are dropped, `drain` returns `closed`, the thread is joined. Idempotent.
+    pub fn close(&self) {
+        {
+            let mut state = self.shared.lock();
+            state.phase = Phase::Closed;
+            state.stats = Stats { healthy: false, waiting: 0, running: 0, ..state.stats };
+            state.inbox.clear();
+            state.outbox.clear();
+        }
+        self.shared.commands.notify_all();
+        self.shared.events.notify_all();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic of the thread has been reported as an event already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl State {
+    fn ready(&self) -> Result<(Arc<ModelInfo>, Arc<Tokenizer>)> {
+        match &self.phase {
+            Phase::Ready { info, tokenizer } => Ok((info.clone(), tokenizer.clone())),
+            Phase::Loading => Err(Error::invalid_request("the model is still loading, wait for it to be ready")),
+            Phase::Failed(error) => Err(error.clone()),
+            Phase::Closed => Err(closed()),
+        }
+    }
+
+    fn push_event(&mut self, event: HostEvent) {
+        match (&event, self.outbox.back_mut()) {
+            // Only the newest progress is worth reading.
+            (HostEvent::Loading { .. }, Some(last @ HostEvent::Loading { .. })) => *last = event,
+            _ => {
+                if let HostEvent::Request(event) = &event {
+                    *self.pending.entry(event.request).or_default() += 1;
+                }
+                self.outbox.push_back(event);
+            }
+        }
+    }
+
+    fn pop_event(&mut self) {
+        if let Some(HostEvent::Request(event)) = self.outbox.pop_front()
+            && let Some(count) = self.pending.get_mut(&event.request)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.pending.remove(&event.request);
+            }
+        }
+    }
+
+    fn is_blocked(&self, id: RequestId) -> bool {
+        self.pending.get(&id).is_some_and(|&count| count >= MAX_PENDING_EVENTS)
+    }
+}
+
+impl Shared {
+    /// The state; a panic elsewhere cannot have left it half-changed, since nothing that panics runs under the lock.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, config: &HostConfig, limits: Limits) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.load(config, limits).and_then(|engine| self.serve(engine))));
+        let error = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(panic) => Error::internal(format!("the engine thread panicked: {}", panic_text(&*panic))),
+        };
+        let mut state = self.lock();
+        if !matches!(state.phase, Phase::Closed) {
+            state.stats = Stats { healthy: false, waiting: 0, running: 0, ..state.stats };
+            state.phase = Phase::Failed(error.clone());
+            state.push_event(HostEvent::Failed(error));
+            self.events.notify_all();
+        }
+    }
+
+    fn load(&self, config: &HostConfig, limits: Limits) -> Result<Engine<Llama>> {
+        let file = MappedFile::open(&config.path)?;
+        let loaded = load::gguf(&file, config.context_length, &mut |done, total| {
+            let mut state = self.lock();
+            state.push_event(HostEvent::Loading { done, total });
+            self.events.notify_all();
+            if matches!(state.phase, Phase::Closed) { Err(closed()) } else { Ok(()) }
+        })
+        .map_err(|e| e.context(format!("cannot load {}", config.path.display())))?;
+        let mut info = loaded.info;
+        if info.name.is_empty() {
+            info.name = config.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        }
+        let tokenizer = Arc::new(loaded.tokenizer);
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Closed) {
+            return Err(closed());
+        }
+        state.phase = Phase::Ready { info: Arc::new(info), tokenizer: tokenizer.clone() };
+        state.stats.healthy = true;
+        state.push_event(HostEvent::Ready);
+        self.events.notify_all();
+        Ok(Engine::new(loaded.model, tokenizer, limits, monotonic_ms))
+    }
+
+    fn serve(&self, mut engine: Engine<Llama>) -> Result<()> {
+        let mut events = Vec::new();
+        while let Some(commands) = self.next_commands(&engine) {
+            for command in commands {
+                match command {
+                    Command::Submit(id, request) => engine.submit(id, request, random_seed(), &mut events),
+                    Command::Cancel(id) => engine.cancel(id, &mut events),
+                }
+            }
+            self.publish(&engine, &mut events);
+            engine.step(&|id| self.lock().is_blocked(id), &mut events);
+            self.publish(&engine, &mut events);
+        }
+        Ok(())
+    }
+
+    /// Sleep until there is a command or work; none when closed.
+    fn next_commands(&self, engine: &Engine<Llama>) -> Option<VecDeque<Command>> {
+        let mut state = self.lock();
+        loop {
+            if matches!(state.phase, Phase::Closed) {
+                return None;
+            }
+            if !state.inbox.is_empty() || engine.has_work(&|id| state.is_blocked(id)) {
+                return Some(std::mem::take(&mut state.inbox));
+            }
+            state = self.commands.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn publish(&self, engine: &Engine<Llama>, events: &mut Vec<Event>) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Closed) {
+            events.clear();
+            return;
+        }
+        let generated_tokens = engine.generated();
+        state.stats =
+            Stats { waiting: engine.waiting(), running: engine.running(), generated_tokens, healthy: true };
+        if !events.is_empty() {
+            events.drain(..).for_each(|event| state.push_event(HostEvent::Request(event)));
+            self.events.notify_all();
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the engine is closed")
+}
+
+/// The text of a panic's payload.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}

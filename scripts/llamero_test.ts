@@ -1,0 +1,234 @@
+/**
+ * The bootstrap on machines that lack things: the real script, stubs for everything it starts.
+ *
+ * @module
+ */
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+
+const SCRIPT = join(import.meta.dirname!, "llamero");
+/** What a clean machine has anyway. */
+const TOOLS = [
+  "sh",
+  "sed",
+  "find",
+  "head",
+  "date",
+  "dirname",
+  "readlink",
+  "mkdir",
+  "mv",
+  "rm",
+  "cat",
+  "sleep",
+  "uname",
+  "chmod",
+];
+
+/** Says what it was started with, a line for each word. */
+const DENO = (version: string) =>
+  `#!/bin/sh
+if [ "$1" = --version ]; then echo "deno ${version} (stable)"; exit 0; fi
+echo "deno in $PWD"; echo "LIB $LLAMERO_LIB"; echo "CACHE $LLAMERO_CACHE"
+for word; do echo "[$word]"; done
+exit 7
+`;
+
+const CARGO = `#!/bin/sh
+echo "cargo $* in $PWD" >&2
+[ -z "\${CARGO_FAILS:-}" ] || exit 101
+mkdir -p "$CARGO_TARGET_DIR/release" && : >"$CARGO_TARGET_DIR/release/libllamero.so"
+`;
+
+const NPM = `#!/bin/sh
+echo "npm $*" >&2
+while [ "$1" != --prefix ]; do shift; done
+mkdir -p "$2/node_modules/@deno/linux-x64-glibc" && sleep 0.3 && cat >"$2/node_modules/@deno/linux-x64-glibc/deno" <<'END'
+${DENO("2.9.6")}END
+`;
+
+interface Ran {
+  code: number;
+  out: string;
+  err: string;
+}
+
+/** A checkout in a folder with a space, and a PATH with nothing but tools and stubs. */
+class Machine {
+  readonly root: string;
+  readonly checkout: string;
+  readonly bin: string;
+
+  constructor() {
+    this.root = Deno.realPathSync(Deno.makeTempDirSync());
+    this.checkout = join(this.root, "my checkout");
+    this.bin = join(this.root, "bin");
+    for (const dir of ["scripts", "src", "core-rs/src"]) {
+      Deno.mkdirSync(join(this.checkout, dir), { recursive: true });
+    }
+    Deno.copyFileSync(SCRIPT, join(this.checkout, "scripts/llamero"));
+    for (const file of ["Cargo.toml", "Cargo.lock", "core-rs/Cargo.toml", "core-rs/src/lib.rs"]) this.touch(file);
+    Deno.mkdirSync(this.bin);
+    for (const tool of TOOLS) {
+      const path = ["/bin", "/usr/bin"].map((dir) => join(dir, tool)).find(exists);
+      Deno.symlinkSync(path!, join(this.bin, tool));
+    }
+  }
+
+  /** Install a stub on PATH. */
+  stub(name: string, text: string): this {
+    Deno.writeTextFileSync(join(this.bin, name), text, { mode: 0o755 });
+    return this;
+  }
+
+  /** Make a file of the checkout, dated `ahead` seconds in the future. */
+  touch(file: string, ahead = -10): void {
+    const path = join(this.checkout, file);
+    Deno.writeTextFileSync(path, "");
+    const time = new Date(Date.now() + ahead * 1000);
+    Deno.utimeSync(path, time, time);
+  }
+
+  async run(args: string[], { script = join(this.checkout, "scripts/llamero"), ...env }: Record<string, string> = {}) {
+    const command = new Deno.Command("/bin/sh", {
+      args: [script, ...args],
+      cwd: this.root,
+      clearEnv: true,
+      env: { PATH: this.bin, HOME: "/home/x", ...env },
+    });
+    const { code, stdout, stderr } = await command.output();
+    const text = new TextDecoder();
+    return { code, out: text.decode(stdout), err: text.decode(stderr) } satisfies Ran;
+  }
+
+  [Symbol.dispose](): void {
+    Deno.removeSync(this.root, { recursive: true });
+  }
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function machine(name: string, body: (machine: Machine) => Promise<void>): void {
+  Deno.test({
+    name,
+    // Stubs put the core where Linux has it.
+    ignore: Deno.build.os !== "linux",
+    fn: async () => {
+      using made = new Machine();
+      await body(made);
+    },
+  });
+}
+
+machine("a fitting Deno is used with the caller's folder, words, exit code and few permissions", async (m) => {
+  m.stub("deno", DENO("2.9.0"));
+  const { code, out, err } = await m.run(["pull", "two words", "-x"]);
+  assertEquals([code, err], [7, ""]);
+  assertStringIncludes(out, `deno in ${m.root}\n`);
+  assertStringIncludes(out, "[two words]\n[-x]\n");
+  assertStringIncludes(out, `[--config]\n[${m.checkout}/deno.json]\n`);
+  assertStringIncludes(out, `[--allow-read=${m.checkout},/home/x/.cache/llamero]\n`);
+  assertStringIncludes(out, "[--allow-write=/home/x/.cache/llamero]\n");
+  assertStringIncludes(out, `[--allow-ffi=${m.checkout}/target/release/libllamero.so]\n`);
+  assertEquals(/\[(-A|--allow-all|--allow-[a-z]+)\]/.test(out), false);
+});
+
+machine("it is found through symbolic links, and folders may be given relative to the caller", async (m) => {
+  m.stub("deno", DENO("3.0.1"));
+  Deno.symlinkSync("my checkout/scripts/llamero", join(m.root, "one"));
+  Deno.symlinkSync(join(m.root, "one"), join(m.root, "two"));
+  Deno.mkdirSync(join(m.root, "away"));
+  const env = { script: "./two", LLAMERO_CACHE: "cache", LLAMERO_LIB: "lib.so", LLAMERO_CWD: "./away" };
+  const { out } = await m.run(["chat"], env);
+  assertStringIncludes(out, `deno in ${m.root}/away\nLIB ${m.root}/away/lib.so\nCACHE ${m.root}/away/cache\n`);
+  assertStringIncludes(out, `[${m.checkout}/src/main.ts]\n[chat]\n`);
+});
+
+machine(
+  "the core is built when it is missing or older than a source, and not for words that do not need it",
+  async (m) => {
+    m.stub("deno", DENO("2.10.0")).stub("cargo", CARGO);
+    const build = `cargo build --release -p llamero-core --locked in ${m.checkout}\n`;
+    for (const args of [[], ["help"], ["pull"], ["version"], ["chat", "--help"], ["test", "--list"]]) {
+      assertEquals((await m.run(args)).err, "", args.join(" "));
+    }
+    const first = await m.run(["chat"]);
+    assertMatch(first.err, /^llamero: building the Rust core \(once; a few minutes\)\n/);
+    assertStringIncludes(first.err, build);
+    assertMatch(first.err, /llamero: built the Rust core in \d+ s\n$/);
+    assertEquals((await m.run(["serve"])).err, "");
+    m.touch("core-rs/src/new.rs", 10);
+    assertMatch((await m.run(["bench"])).err, /^llamero: the Rust core is older than its sources: building it again\n/);
+  },
+);
+
+machine("CARGO_TARGET_DIR is where the core is built and loaded from", async (m) => {
+  m.stub("deno", DENO("2.9.6")).stub("cargo", CARGO);
+  const { out } = await m.run(["chat"], { CARGO_TARGET_DIR: "elsewhere" });
+  assertStringIncludes(out, `LIB ${m.root}/elsewhere/release/libllamero.so\n`);
+  assertEquals(exists(join(m.root, "elsewhere/release/libllamero.so")), true);
+});
+
+machine("a failed build is said, with its likely reason, and tried again", async (m) => {
+  m.stub("deno", DENO("2.9.6"));
+  assertMatch((await m.run(["chat"])).err, /^llamero: building the Rust core needs cargo, which is not on PATH/);
+  m.stub("cargo", CARGO);
+  const bare = await m.run(["chat"], { CARGO_FAILS: "1" });
+  assertEquals(bare.code, 1);
+  assertStringIncludes(bare.err, "it needs a C compiler as linker, and cc is not on PATH");
+  m.stub("cc", "#!/bin/sh\n");
+  assertStringIncludes((await m.run(["chat"], { CARGO_FAILS: "1" })).err, "building the Rust core failed (see above)");
+  assertStringIncludes((await m.run(["chat"])).err, "llamero: built the Rust core in");
+});
+
+machine("test runs the test script with all permissions", async (m) => {
+  m.stub("deno", DENO("2.9.6")).stub("cargo", CARGO);
+  const { out } = await m.run(["test", "--only", "rooms"]);
+  assertStringIncludes(
+    out,
+    `[-A]\n[--config]\n[${m.checkout}/deno.json]\n[${m.checkout}/scripts/test.ts]\n[--only]\n[rooms]\n`,
+  );
+});
+
+machine("without a fitting Deno, npm installs the pinned one, once, also for two callers", async (m) => {
+  m.stub("deno", DENO("2.8.9")).stub("npm", NPM);
+  const both = await Promise.all([m.run(["help"]), m.run(["help"])]);
+  assertEquals(both.map(({ code }) => code), [7, 7]);
+  const said = both.map(({ err }) => err).join("");
+  assertEquals(said.split("installing Deno 2.9.6 from npm into .deno/ (once)").length, 2);
+  assertStringIncludes(said, "another process is installing Deno; waiting for it");
+  assertStringIncludes(said, "--ignore-scripts");
+  assertEquals(Array.from(Deno.readDirSync(join(m.checkout, ".deno")), ({ name }) => name), ["2.9.6"]);
+  assertEquals((await m.run(["help"])).err, "");
+});
+
+machine("the lock of a dead installer is taken over", async (m) => {
+  m.stub("npm", NPM);
+  const dead = new Deno.Command("/bin/sh", { args: ["-c", "exit"] }).spawn();
+  await dead.status;
+  Deno.mkdirSync(join(m.checkout, ".deno/lock"), { recursive: true });
+  Deno.writeTextFileSync(join(m.checkout, ".deno/lock/pid"), `${dead.pid}\n`);
+  const { code, err } = await m.run(["help"]);
+  assertEquals([code, err.includes("waiting")], [7, false]);
+  assertEquals(exists(join(m.checkout, ".deno/lock")), false);
+});
+
+machine("what cannot be had is said", async (m) => {
+  const check = async (expected: string) => {
+    const { code, err } = await m.run(["help"]);
+    assertEquals([code, err.trimEnd().split("\n").at(-1)], [1, `llamero: ${expected}`]);
+    assertEquals(exists(join(m.checkout, ".deno/lock")), false);
+  };
+  await check("expected Deno 2.9 or newer, or npm to install it with; found neither on PATH");
+  m.stub("npm", "#!/bin/sh\nexit 1\n");
+  await check("installing Deno with npm failed (see above); is the network there?");
+  m.stub("npm", "#!/bin/sh\nexit 0\n");
+  assertMatch((await m.run(["help"])).err, /npm has no Deno 2\.9\.6 for this platform \(.+\)\n$/);
+});

@@ -1,0 +1,143 @@
+/**
+ * `POST /v1/chat/completions`, whole and streamed.
+ *
+ * The head of a response waits a moment for the engine, so that a request it refuses gets a status; it does not wait for
+ * the reply, whole or not. Deno (2.9.6, HTTP/1.1) tells nobody that a client has left while a head is owed, if the body
+ * came in a later packet than the head of the request; once the head is sent, the response's stream is cancelled at once.
+ * A request's own `signal` is therefore not used: it knows less, and Deno warns about it.
+ *
+ * A failure after the head is an event of a stream, without a `[DONE]`, since nothing was completed; a whole reply has no
+ * place for it and breaks off.
+ *
+ * @module
+ */
+
+import type { Handler } from "hono";
+import type { DoneEvent, GenerateEvent } from "../engine/engine.ts";
+import {
+  chatChunk,
+  type ChatCompletion,
+  chatCompletion,
+  type ChatUsage,
+  chatUsage,
+  errorEnvelope,
+  parseChatRequest,
+  type ReplyHead,
+  type WireFinishReason,
+} from "../protocol/mod.ts";
+import { readJson } from "./body.ts";
+import { cancelledByServer, type Service } from "./service.ts";
+import type { ApiError } from "./errors.ts";
+import { JSON_FILLER, pulledStream, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
+import { LATE, within } from "./timing.ts";
+
+/** Variables of a request that middleware sets. */
+export interface ApiEnv {
+  Variables: { requestId: string };
+}
+
+/** Options of `chatCompletions`. */
+export interface CompletionOptions {
+  /** Largest body of a request. */
+  maxBodyBytes: number;
+  /** Longest wait for the engine before the head of a response is sent. */
+  headAfterMs: number;
+  /** Longest silence of a body. */
+  keepAliveMs: number;
+}
+
+/** The handler. */
+export function chatCompletions(service: Service, options: CompletionOptions): Handler<ApiEnv> {
+  const { maxBodyBytes, headAfterMs, keepAliveMs } = options;
+  return async function handleChatCompletion(c) {
+    const request = parseChatRequest(await readJson(c, maxBodyBytes));
+    service.requireModel(request.model);
+    const requestId = c.get("requestId");
+    const head = { id: `chatcmpl-${service.newId()}`, created: service.now(), model: service.modelId };
+    const left = new AbortController();
+    const body = { onCancel: () => left.abort(), keepAliveMs };
+    const fail = (error: unknown) => service.fail(requestId, error);
+    const events = service.reply(requestId, request, left.signal);
+
+    if (request.stream) {
+      const chunks = streamReply(head, await begun(events, headAfterMs), request.includeUsage, fail);
+      return c.body(pulledStream(chunks, { ...body, filler: SSE_FILLER }), 200, { ...SSE_HEADERS });
+    }
+    const reply = wholeReply(head, events);
+    const early = await within(reply, headAfterMs);
+    if (early !== LATE) return c.json(early);
+    const pieces = lateReply(reply, fail);
+    return c.body(pulledStream(pieces, { ...body, filler: JSON_FILLER }), 200, { "content-type": "application/json" });
+  };
+}
+
+async function wholeReply(head: ReplyHead, events: AsyncIterable<GenerateEvent>): Promise<ChatCompletion> {
+  let content = "";
+  for await (const event of events) {
+    if (event.type === "text") content += event.text;
+    else return chatCompletion(head, { content, finishReason: finishReason(event), usage: usageOf(event) });
+  }
+  throw new Error("reply ended without a done event");
+}
+
+async function* lateReply(
+  reply: Promise<ChatCompletion>,
+  fail: (error: unknown) => ApiError,
+): AsyncGenerator<string> {
+  try {
+    yield JSON.stringify(await reply);
+  } catch (error) {
+    throw fail(error);
+  }
+}
+
+/** The same events once the first has come, so that an early failure is thrown here; a slow first is not waited for. */
+async function begun(events: AsyncGenerator<GenerateEvent>, waitMs: number): Promise<AsyncGenerator<GenerateEvent>> {
+  const first = events.next();
+  await within(first, waitMs);
+  return (async function* () {
+    try {
+      const { done, value } = await first;
+      if (!done) yield value;
+      yield* events;
+    } finally {
+      await events.return(undefined);
+    }
+  })();
+}
+
+async function* streamReply(
+  head: ReplyHead,
+  events: AsyncIterable<GenerateEvent>,
+  includeUsage: boolean,
+  fail: (error: unknown) => ApiError,
+): AsyncGenerator<string> {
+  const usage = includeUsage ? null : undefined;
+  try {
+    yield data(chatChunk(head, { delta: { role: "assistant", content: "" }, usage }));
+    for await (const event of events) {
+      if (event.type === "text") {
+        yield data(chatChunk(head, { delta: { content: event.text }, usage }));
+        continue;
+      }
+      yield data(chatChunk(head, { delta: {}, finishReason: finishReason(event), usage }));
+      if (includeUsage) yield data(chatChunk(head, { usage: usageOf(event) }));
+      yield sseData("[DONE]");
+    }
+  } catch (error) {
+    yield data(errorEnvelope(fail(error).wire));
+  }
+}
+
+function data(value: unknown): string {
+  return sseData(JSON.stringify(value));
+}
+
+function finishReason(event: DoneEvent): WireFinishReason {
+  if (event.reason === "cancelled") throw cancelledByServer();
+  return event.reason;
+}
+
+function usageOf({ usage }: DoneEvent): ChatUsage {
+  return chatUsage(usage.promptTokens, usage.completionTokens);
+}

@@ -1,0 +1,239 @@
+/**
+ * The application behind a real listener, driven by OpenAI's own client and by sockets.
+ *
+ * @module
+ */
+
+import assert from "node:assert/strict";
+import { upgradeWebSocket } from "hono/deno";
+import OpenAI, { APIError, BadRequestError, NotFoundError } from "openai";
+import { FakeEngine, type FakeOptions } from "../engine/fake.ts";
+import type { ServerEvent } from "../protocol/mod.ts";
+import { type AppOptions, createApp } from "./app.ts";
+import { plainTemplate } from "./test_support.ts";
+
+interface Served extends AsyncDisposable {
+  engine: FakeEngine;
+  host: string;
+  client: OpenAI;
+}
+
+function serve(fake: FakeOptions = {}, options: Partial<AppOptions> = {}): Served {
+  const engine = new FakeEngine(fake);
+  const app = createApp({ engine, template: plainTemplate, modelId: "fake", upgradeWebSocket, ...options });
+  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
+  const host = `127.0.0.1:${server.addr.port}`;
+  const client = new OpenAI({ baseURL: `http://${host}/v1`, apiKey: "none", maxRetries: 0 });
+  return {
+    engine,
+    host,
+    client,
+    async [Symbol.asyncDispose]() {
+      await engine.close();
+      await server.shutdown();
+    },
+  };
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 2));
+}
+
+const request = { model: "fake", messages: [{ role: "user" as const, content: "hi" }] };
+
+Deno.test("OpenAI's client: whole", async () => {
+  await using served = serve({ reply: "Hello, 🦙!" });
+  const completion = await served.client.chat.completions.create({ ...request, temperature: 0 });
+  assert.equal(completion.choices[0]!.message.content, "Hello, 🦙!");
+  assert.equal(completion.choices[0]!.finish_reason, "stop");
+  const { prompt_tokens, completion_tokens, total_tokens } = completion.usage!;
+  assert.equal(prompt_tokens + completion_tokens, total_tokens);
+  assert.deepEqual((await served.client.models.list()).data.map(({ id }) => id), ["fake"]);
+  assert.equal((await served.client.models.retrieve("fake")).id, "fake");
+});
+
+Deno.test("OpenAI's client: stream with usage", async () => {
+  await using served = serve({ reply: "one two three four" });
+  const options = { stream: true, stream_options: { include_usage: true }, max_tokens: 3 } as const;
+  const stream = await served.client.chat.completions.create({ ...request, ...options });
+  const chunks = await Array.fromAsync(stream);
+  assert.equal(chunks.map(({ choices }) => choices[0]?.delta.content ?? "").join(""), "one two three");
+  assert.equal(chunks.at(-2)!.choices[0]!.finish_reason, "length");
+  assert.equal(chunks.at(-1)!.usage!.completion_tokens, 3);
+  assert(chunks.every(({ id, model, created }) => id === chunks[0]!.id && model === "fake" && created > 0));
+});
+
+Deno.test("OpenAI's client: its streaming helper assembles the reply", async () => {
+  await using served = serve({ reply: "one two" });
+  const stream = served.client.chat.completions.stream(request);
+  assert.equal(await stream.finalContent(), "one two");
+});
+
+Deno.test("OpenAI's client: refusals arrive as its own errors", async () => {
+  await using served = serve({ model: { contextLength: 8 } });
+  const { completions } = served.client.chat;
+  await assert.rejects(completions.create({ ...request, n: 2 }), (error) => {
+    assert(error instanceof BadRequestError);
+    assert.deepEqual([error.param, error.code], ["n", "unsupported_value"]);
+    return true;
+  });
+  await assert.rejects(completions.create({ ...request, model: "x" }), NotFoundError);
+  for (const stream of [false, true]) {
+    await assert.rejects(completions.create({ ...request, stream }), (error) => {
+      assert(error instanceof BadRequestError);
+      assert.equal(error.code, "context_length_exceeded");
+      assert.match(error.message, /8 tokens, got \d+/);
+      return true;
+    });
+  }
+});
+
+Deno.test("OpenAI's client: a failure inside a stream is thrown where it is read", async () => {
+  await using served = serve({ tokenMs: 1 });
+  const stream = await served.client.chat.completions.create({ ...request, stream: true });
+  await assert.rejects(async () => {
+    for await (const chunk of stream) if (chunk.choices[0]?.delta.content) await served.engine.close();
+  }, (error) => error instanceof APIError && error.code === "closed");
+});
+
+Deno.test("leaving a stream or a whole reply, early or late, frees the engine", async () => {
+  const endless = Array(1000).fill("word ");
+  await using served = serve({ tokenMs: 5, reply: endless, maxRunning: 1 });
+  const { engine, client } = served;
+  for (const stream of [true, false]) {
+    const leave = new AbortController();
+    const reply = client.chat.completions.create({ ...request, stream }, { signal: leave.signal });
+    await until(() => engine.stats().running === 1);
+    const queued = client.chat.completions.create({ ...request, stream }, { signal: leave.signal });
+    await until(() => engine.stats().waiting === 1);
+    leave.abort();
+    await Promise.allSettled([reply, queued]);
+    await until(() => engine.stats().running + engine.stats().waiting === 0);
+  }
+  const stream = await client.chat.completions.create({ ...request, stream: true });
+  for await (const chunk of stream) if (chunk.choices[0]?.delta.content) break;
+  await until(() => engine.stats().running === 0);
+  assert(engine.stats().generatedTokens < 100);
+});
+
+Deno.test("leaving is noticed however the request arrived", async () => {
+  await using served = serve({ tokenMs: 5, reply: Array(1000).fill("word ") });
+  const { engine, host } = served;
+  for (const stream of [false, true]) {
+    const body = JSON.stringify({ ...request, stream });
+    const framed = { "content-length": `${body.length}`, "transfer-encoding": "chunked" };
+    for (const [name, value] of Object.entries(framed)) {
+      for (const pauseMs of [0, 20]) {
+        using connection = await connect(host);
+        const sent = name === "content-length" ? body : `${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`;
+        await post(connection, [`Host: ${host}`, `${name}: ${value}`], sent, pauseMs);
+        await until(() => engine.stats().running === 1);
+        // The head is on its way by then, and nothing else keeps the reply going.
+        connection.close();
+        await until(() => engine.stats().running === 0);
+      }
+    }
+  }
+  assert(engine.stats().generatedTokens < 1000);
+});
+
+async function connect(host: string): Promise<Deno.TcpConn> {
+  const [hostname, port] = host.split(":");
+  return await Deno.connect({ hostname, port: Number(port) });
+}
+
+/** Sends a request in two packets, `pauseMs` apart. */
+async function post(connection: Deno.TcpConn, headers: string[], body: string, pauseMs: number): Promise<void> {
+  const encoder = new TextEncoder();
+  const lines = ["POST /v1/chat/completions HTTP/1.1", "content-type: application/json", ...headers, "", ""];
+  await connection.write(encoder.encode(lines.join("\r\n")));
+  await new Promise((resolve) => setTimeout(resolve, pauseMs));
+  await connection.write(encoder.encode(body));
+}
+
+/** A client's end of a socket. */
+class Client implements Disposable {
+  readonly events: ServerEvent[] = [];
+  readonly #socket: WebSocket;
+
+  constructor(host: string) {
+    this.#socket = new WebSocket(`ws://${host}/v1/responses`);
+    this.#socket.onmessage = ({ data }) => this.events.push(JSON.parse(data));
+  }
+
+  async send(frame: unknown): Promise<void> {
+    await until(() => this.#socket.readyState === WebSocket.OPEN);
+    this.#socket.send(typeof frame === "string" ? frame : JSON.stringify(frame));
+  }
+
+  async ended(): Promise<ServerEvent> {
+    const last = () => this.events.findLast(({ type }) => /completed|incomplete|cancelled|failed/.test(type));
+    await until(() => last() !== undefined);
+    return last()!;
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.close();
+  }
+}
+
+const create = { type: "response.create", model: "fake", input: "hi" };
+
+Deno.test("WebSocket: a response, after a frame that was refused", async () => {
+  await using served = serve({ reply: "one two" });
+  using client = new Client(served.host);
+  await client.send("{oops");
+  await client.send(create);
+  const last = await client.ended();
+  assert(last.type === "response.completed");
+  assert.equal(last.response.output[0]!.content[0]!.text, "one two");
+  assert.equal(client.events[0]!.type, "error");
+});
+
+Deno.test("WebSocket: cancel by name, and closing cancels what is left", async () => {
+  await using served = serve({ tokenMs: 5, reply: Array(1000).fill("word ") });
+  {
+    using client = new Client(served.host);
+    await client.send(create);
+    await client.send(create);
+    await until(() => served.engine.stats().running === 2);
+    const first = client.events.find(({ type }) => type === "response.created")!;
+    assert(first.type !== "error");
+    await client.send({ type: "response.cancel", response_id: first.response_id });
+    const last = await client.ended();
+    assert.equal(last.type, "response.cancelled");
+    await until(() => served.engine.stats().running === 1);
+  }
+  await until(() => served.engine.stats().running === 0);
+});
+
+Deno.test("WebSocket: a page of another site and a plain request are refused", async () => {
+  await using served = serve();
+  const url = `http://${served.host}/v1/responses`;
+  const plain = await fetch(url);
+  assert.deepEqual([plain.status, plain.headers.get("upgrade")], [426, "websocket"]);
+  assert.equal((await plain.json()).error.code, "upgrade_required");
+  const posted = await fetch(url, { method: "POST" });
+  assert.equal(posted.status, 405);
+  await posted.body?.cancel();
+  // fetch may not set these headers, so the request is written out.
+  const handshake = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"];
+  handshake.push("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Origin: https://evil.test");
+  assert.match(await raw(served.host, `Host: ${served.host}`, ...handshake), /^HTTP\/1.1 403 .*origin_not_allowed/s);
+  assert.match(await raw(served.host, "Host: evil.test"), /^HTTP\/1.1 403 .*host_not_allowed/s);
+});
+
+/** The start of the answer to a request of these headers. */
+async function raw(host: string, ...headers: string[]): Promise<string> {
+  using connection = await connect(host);
+  const text = ["GET /v1/responses HTTP/1.1", ...headers, "", ""].join("\r\n");
+  await connection.write(new TextEncoder().encode(text));
+  const buffer = new Uint8Array(4096);
+  let answer = "";
+  while (!answer.includes("}")) {
+    const count = await connection.read(buffer);
+    if (count === null) break;
+    answer += new TextDecoder().decode(buffer.subarray(0, count));
+  }
+  return answer;
+}

@@ -1,0 +1,96 @@
+/**
+ * Chat messages, and the one error of this room.
+ *
+ * Absent here: how messages become a prompt, history, wire formats.
+ *
+ * @module
+ */
+
+/** Who speaks. */
+export type ChatRole = "system" | "user" | "assistant";
+
+/** One message of a conversation. */
+export interface ChatMessage {
+  readonly role: ChatRole;
+  readonly content: string;
+}
+
+/**
+ * Stable names of template failures.
+ *
+ * The caller can act on `invalid_message`, `invalid_order`, `unguardable` and `refused` (the template's own
+ * `raise_exception`); `no_template` and `unknown_template` are choices of whoever started the program; the others say
+ * that the template itself is broken or hostile.
+ */
+export type ChatTemplateErrorCode =
+  | "invalid_message"
+  | "invalid_order"
+  | "unguardable"
+  | "refused"
+  | "no_template"
+  | "unknown_template"
+  | "invalid_template"
+  | "failed"
+  | "limit";
+
+/** Messages could not be rendered: a stable code and a sentence. */
+export class ChatTemplateError extends Error {
+  override readonly name = "ChatTemplateError";
+  /** What went wrong, as far as a caller can act on it. */
+  readonly code: ChatTemplateErrorCode;
+
+  /** A failure with its stable `code` and a sentence. */
+  constructor(code: ChatTemplateErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** Most messages of one conversation. */
+export const MAX_MESSAGES = 4096;
+
+const ROLES: readonly string[] = ["system", "user", "assistant"] satisfies ChatRole[];
+
+/**
+ * Check what every template needs: at least one message, known roles, texts.
+ *
+ * @throws {ChatTemplateError} `invalid_message`
+ */
+export function checkMessages(messages: readonly ChatMessage[]): void {
+  if (messages.length < 1 || messages.length > MAX_MESSAGES) {
+    throw invalid(`checking messages: expected 1 to ${MAX_MESSAGES}, got ${messages.length}`);
+  }
+  messages.forEach(({ role, content }: { role: unknown; content: unknown }, index) => {
+    if (typeof role !== "string" || !ROLES.includes(role)) {
+      throw invalid(`checking messages[${index}]: expected role ${ROLES.join(", ")}, got ${String(role).slice(0, 40)}`);
+    }
+    if (typeof content !== "string") {
+      throw invalid(`checking messages[${index}]: expected content as text, got ${typeof content}`);
+    }
+  });
+}
+
+/**
+ * Check the order that a template with fixed turns needs: system first if at all, then user and assistant in turn,
+ * the last one from the user.
+ *
+ * @throws {ChatTemplateError} `invalid_order`
+ */
+export function checkTurns(messages: readonly ChatMessage[]): void {
+  const first = messages[0]?.role === "system" ? 1 : 0;
+  for (let index = first; index < messages.length; index++) {
+    const expected = (index - first) % 2 === 0 ? "user" : "assistant";
+    const got = messages[index]!.role;
+    if (got !== expected) throw disorder(index, expected, got);
+  }
+  const last = messages.at(-1)?.role;
+  if (last !== "user") throw disorder(messages.length, "user", last === undefined ? "nothing" : "the end");
+}
+
+function invalid(message: string): ChatTemplateError {
+  return new ChatTemplateError("invalid_message", message);
+}
+
+function disorder(index: number, expected: ChatRole, got: string): ChatTemplateError {
+  return new ChatTemplateError("invalid_order", `checking messages[${index}]: expected role ${expected}, got ${got}`);
+}

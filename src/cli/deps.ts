@@ -1,0 +1,59 @@
+/**
+ * What the commands need from outside. `main.ts` hands in the real parts, tests hand in others.
+ *
+ * @module
+ */
+import type { ChatTemplate } from "../chat/mod.ts";
+import type { Engine, ModelInfo } from "../engine/engine.ts";
+import type { CatalogueEntry } from "../models/catalogue.ts";
+import type { PullOptions } from "../models/pull.ts";
+import type { Log } from "../api/log.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** What to load. */
+export interface OpenOptions {
+  /** Path of the model file. */
+  model: string;
+  contextLength?: number | undefined;
+  onProgress?: (progress: { done: number; total: number }) => void;
+}
+
+/** The parts of the HTTP application that are known once a model is loaded. */
+export interface HandlerParts {
+  engine: Engine;
+  template: ChatTemplate;
+  /** The name under which the model is served. */
+  modelId: string;
+  /** Other names for it. */
+  aliases: readonly string[];
+  log: Log;
+}
+
+/** Answers an HTTP request. */
+export type Handler = (request: Request, info: Deno.ServeHandlerInfo) => Response | Promise<Response>;
+
+/** A program that was run to its end. */
+export interface Finished {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** The parts that commands are joined with. */
+export interface Deps {
+  terminal: Terminal;
+  version: string;
+  openEngine(options: OpenOptions): Promise<Engine>;
+  /** The chat template called `name`, or the one that suits the model. */
+  selectTemplate(model: ModelInfo, name?: string): ChatTemplate;
+  createHandler(parts: HandlerParts): Handler;
+  pull(entry: CatalogueEntry, options: PullOptions): Promise<string>;
+  /** Time the same work in llama.cpp: runs the script of that name in `scripts/` under a Python. */
+  runPeer(python: string, args: readonly string[]): Promise<Finished>;
+  /** Run the tests of the checkout and give their exit code. */
+  runTests(args: readonly string[]): Promise<number>;
+  /** Milliseconds from any start. */
+  now(): number;
+  /** Bytes of memory that this process holds. */
+  residentBytes(): number;
+}

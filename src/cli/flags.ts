@@ -1,0 +1,361 @@
+/**
+ * The command line as data: every flag and every command stands in one table here, and parsing, range checks, help
+ * texts and their tests all read it.
+ *
+ * Absent here on purpose: what the commands do.
+ *
+ * @module
+ */
+import { parseArgs } from "node:util";
+import { TEMPLATE_NAMES } from "../chat/mod.ts";
+import { DEFAULT_MODEL } from "../models/catalogue.ts";
+import { UsageError } from "./errors.ts";
+
+/** A closed interval, unless an end is excluded. */
+export interface Range {
+  min?: number;
+  max?: number;
+  /** The interval begins just above `min`. */
+  above?: boolean;
+}
+
+/** One flag. */
+export interface FlagSpec {
+  type: "boolean" | "text" | "number" | "integer";
+  /** One letter, for those who type it often. */
+  short?: string;
+  /** What stands for the value in help texts. */
+  placeholder?: string;
+  range?: Range;
+  /** The values that are allowed, when they are few. */
+  choices?: readonly string[];
+  /** Used when the flag is absent. */
+  default?: string | number;
+  /** What happens when the flag is absent and that is decided elsewhere. */
+  otherwise?: string;
+  help: string;
+  /** The flag as somebody would use it. */
+  example: string;
+}
+
+/** Largest token count that crosses the C border. */
+const MAX_TOKENS = 2 ** 31 - 1;
+
+/** Every flag of every command. */
+export const FLAGS = {
+  model: {
+    type: "text",
+    short: "m",
+    placeholder: "PATH|NAME",
+    default: DEFAULT_MODEL,
+    help: "GGUF file of the Llama family, or the name of a known model, which is fetched when it is not here yet",
+    example: "--model ./llama-2-7b-chat.Q4_0.gguf",
+  },
+  template: {
+    type: "text",
+    placeholder: "NAME",
+    otherwise: "the model file's own, or one that its name asks for",
+    help: "chat template; `model` is the one inside the model file",
+    choices: TEMPLATE_NAMES,
+    example: "--template vicuna-v1.1",
+  },
+  system: {
+    type: "text",
+    placeholder: "TEXT",
+    otherwise: "the template's own",
+    help: "what the model is told before the conversation",
+    example: '--system "Answer in one sentence."',
+  },
+  temperature: {
+    type: "number",
+    short: "t",
+    range: { min: 0, max: 100 },
+    otherwise: "0.7",
+    help: "how adventurous the choice of words is; 0 always takes the most probable one",
+    example: "--temperature 0",
+  },
+  "top-p": {
+    type: "number",
+    range: { min: 0, max: 1, above: true },
+    otherwise: "0.95",
+    help: "choose among the most probable tokens that together reach this probability; 1 keeps all",
+    example: "--top-p 0.9",
+  },
+  "top-k": {
+    type: "integer",
+    range: { min: 0, max: MAX_TOKENS },
+    otherwise: "40",
+    help: "choose among this many most probable tokens; 0 keeps all",
+    example: "--top-k 50",
+  },
+  "min-p": {
+    type: "number",
+    range: { min: 0, max: 1 },
+    otherwise: "0.05",
+    help: "drop tokens below this share of the highest probability; 0 keeps all",
+    example: "--min-p 0.1",
+  },
+  "repeat-penalty": {
+    type: "number",
+    range: { min: 0, max: 10, above: true },
+    otherwise: "1",
+    help: "make tokens that were seen already less probable (above 1) or more probable (below 1)",
+    example: "--repeat-penalty 1.1",
+  },
+  seed: {
+    type: "integer",
+    range: { min: 0, max: Number.MAX_SAFE_INTEGER },
+    otherwise: "random",
+    help: "the same seed and conversation give the same reply",
+    example: "--seed 42",
+  },
+  "max-tokens": {
+    type: "integer",
+    short: "n",
+    range: { min: 1, max: MAX_TOKENS },
+    otherwise: "until the context is full",
+    help: "longest reply, in tokens",
+    example: "--max-tokens 200",
+  },
+  context: {
+    type: "integer",
+    range: { min: 1, max: MAX_TOKENS },
+    otherwise: "the model's",
+    help: "most tokens of prompt and reply together; less needs less memory",
+    example: "--context 2048",
+  },
+  host: {
+    type: "text",
+    placeholder: "ADDRESS",
+    default: "127.0.0.1",
+    help: "address to listen on; only this machine can be served for now",
+    example: "--host ::1",
+  },
+  port: {
+    type: "integer",
+    short: "p",
+    range: { min: 0, max: 65535 },
+    default: 8000,
+    help: "port to listen on; 0 takes any free one",
+    example: "--port 8080",
+  },
+  "prompt-tokens": {
+    type: "integer",
+    range: { min: 1, max: 1_000_000 },
+    default: 512,
+    help: "length of the prompt",
+    example: "--prompt-tokens 128",
+  },
+  "decode-tokens": {
+    type: "integer",
+    range: { min: 2, max: 1_000_000 },
+    default: 128,
+    help: "length of the reply",
+    example: "--decode-tokens 64",
+  },
+  rounds: {
+    type: "integer",
+    range: { min: 1, max: 100 },
+    default: 3,
+    help: "how often everything is measured; medians are shown",
+    example: "--rounds 5",
+  },
+  peer: {
+    type: "boolean",
+    help: "measure llama.cpp in turns with llamero (llama-cpp-python in LLAMERO_PEER_PYTHON, else in python3)",
+    example: "--peer",
+  },
+  json: { type: "boolean", help: "machine-readable output: one JSON object per line", example: "--json" },
+  quiet: { type: "boolean", short: "q", help: "no progress and no remarks", example: "--quiet" },
+  help: { type: "boolean", short: "h", help: "show this text", example: "--help" },
+} as const satisfies Record<string, FlagSpec>;
+
+/** The name of a flag, without its hyphens. */
+export type FlagName = keyof typeof FLAGS;
+
+type ValueOf<T extends FlagSpec["type"]> = T extends "boolean" ? boolean : T extends "text" ? string : number;
+
+/** The value of each flag; absent ones without a default are missing. */
+export type FlagValues = { -readonly [K in FlagName]?: ValueOf<(typeof FLAGS)[K]["type"]> };
+
+/** One command. */
+export interface CommandSpec {
+  summary: string;
+  /** What may follow besides flags, as help texts show it; nothing may when it is missing. */
+  positional?: string;
+  flags: readonly FlagName[];
+  /** Command lines after the program's name. */
+  examples: readonly string[];
+}
+
+const SAMPLING = ["temperature", "top-p", "top-k", "min-p", "repeat-penalty", "seed", "max-tokens"] as const;
+
+/** Every command. */
+export const COMMANDS = {
+  chat: {
+    summary: "talk to a model: interactively, or once with a prompt or piped text",
+    positional: "[PROMPT...]",
+    flags: ["model", "template", "system", ...SAMPLING, "context", "json", "quiet", "help"],
+    examples: [
+      "chat",
+      'chat "Why is the sky blue?"',
+      "chat --temperature 0 --max-tokens 50 Name three rivers",
+      'cat notes.txt | llamero chat "Summarise:" -',
+    ],
+  },
+  serve: {
+    summary: "serve a model over HTTP and WebSocket, as OpenAI's clients speak it",
+    flags: ["model", "template", "context", "host", "port", "json", "quiet", "help"],
+    examples: ["serve", "serve --model ./llama-2-7b-chat.Q4_0.gguf --port 8080"],
+  },
+  pull: {
+    summary: "fetch a known model and print where it is",
+    positional: "[NAME]",
+    flags: ["quiet", "help"],
+    examples: ["pull", `pull ${DEFAULT_MODEL}`],
+  },
+  bench: {
+    summary: "measure loading, prefill, decode and memory, beside llama.cpp if that is there",
+    flags: ["model", "prompt-tokens", "decode-tokens", "rounds", "peer", "json", "quiet", "help"],
+    examples: ["bench", "bench --peer --json"],
+  },
+  test: {
+    summary: "check everything: format, lint, types, rooms, and the tests of both languages",
+    positional: "[--only STEP]",
+    flags: [],
+    examples: ["test", "test --only deno-test"],
+  },
+  version: { summary: "show the version", flags: ["help"], examples: ["version"] },
+  help: {
+    summary: "show what there is, or how one command works",
+    positional: "[COMMAND]",
+    flags: ["help"],
+    examples: ["help", "help chat"],
+  },
+} as const satisfies Record<string, CommandSpec>;
+
+/** The name of a command. */
+export type CommandName = keyof typeof COMMANDS;
+
+/** A command line that is understood. */
+export interface Parsed {
+  values: FlagValues;
+  positionals: string[];
+}
+
+/** The command called `name`. */
+export function parseCommand(name: string): CommandName {
+  if (Object.hasOwn(COMMANDS, name)) return name as CommandName;
+  const hint = suggestion(name, Object.keys(COMMANDS));
+  throw new UsageError(`unknown command "${name}"${hint}; llamero help shows what there is`);
+}
+
+/**
+ * Read what follows the command's name.
+ *
+ * @throws {UsageError} with the sentence for the person.
+ */
+export function parseFlags(command: CommandName, args: readonly string[]): Parsed {
+  const spec: CommandSpec = COMMANDS[command];
+  const options = Object.fromEntries(spec.flags.map((name) => {
+    const { type, short } = FLAGS[name] as FlagSpec;
+    return [name, { type: type === "boolean" ? "boolean" : "string", ...(short ? { short } : {}) } as const];
+  }));
+  const { tokens, positionals } = parseArgs({
+    args: [...args],
+    options,
+    strict: false,
+    allowPositionals: true,
+    tokens: true,
+  });
+  const values: FlagValues = {};
+  for (const token of tokens) {
+    if (token.kind !== "option") continue;
+    const name = knownFlag(command, token.name, token.rawName);
+    assign(values, name, valueOf(name, token.value));
+  }
+  if (positionals.length > 0 && !spec.positional) {
+    throw new UsageError(`llamero ${command}: expected only flags, got "${positionals[0]}"`);
+  }
+  return { values: { ...defaults(spec), ...values }, positionals };
+}
+
+function defaults(spec: CommandSpec): FlagValues {
+  const values: FlagValues = {};
+  for (const name of spec.flags) {
+    const { default: value } = FLAGS[name] as FlagSpec;
+    if (value !== undefined) assign(values, name, value);
+  }
+  return values;
+}
+
+/** `valueOf` and the table keep value and name together; the compiler cannot see that through a union of names. */
+function assign(values: FlagValues, name: FlagName, value: string | number | boolean): void {
+  (values as Record<string, string | number | boolean>)[name] = value;
+}
+
+function knownFlag(command: CommandName, name: string, raw: string): FlagName {
+  const flags: readonly string[] = COMMANDS[command].flags;
+  if (flags.includes(name)) return name as FlagName;
+  const hint = raw.startsWith("--") ? suggestion(name, flags, "--") : "";
+  throw new UsageError(`llamero ${command}: unknown flag ${raw}${hint}; llamero help ${command} lists them`);
+}
+
+function valueOf(name: FlagName, text: string | undefined): string | number | boolean {
+  const spec: FlagSpec = FLAGS[name];
+  if (spec.type === "boolean") {
+    if (text !== undefined) throw new UsageError(`--${name}: expected no value, got "${text}"`);
+    return true;
+  }
+  // A text may begin with a hyphen, but another flag in the place of a value is a slip.
+  if (text === undefined || /^--[a-z]/.test(text)) throw expected(name, text ?? "nothing");
+  if (spec.type === "text") {
+    if (text === "" || (spec.choices && !spec.choices.includes(text))) throw expected(name, JSON.stringify(text));
+    return text;
+  }
+  const value = text.trim() === "" ? NaN : Number(text);
+  if (!fits(spec, value)) throw expected(name, JSON.stringify(text));
+  return value;
+}
+
+function fits({ type, range = {} }: FlagSpec, value: number): boolean {
+  const { min = -Infinity, max = Infinity, above = false } = range;
+  const whole = type !== "integer" || Number.isSafeInteger(value);
+  return Number.isFinite(value) && whole && value <= max && (above ? value > min : value >= min);
+}
+
+function expected(name: FlagName, got: string): UsageError {
+  return new UsageError(`--${name}: expected ${describeValue(FLAGS[name])}, got ${got}`);
+}
+
+/** What a flag wants, such as `a number above 0 up to 1`. */
+export function describeValue({ type, range, choices }: FlagSpec): string {
+  if (choices) return `one of ${choices.join(", ")}`;
+  if (type === "text") return "a text";
+  const noun = type === "integer" ? "an integer" : "a number";
+  if (!range) return noun;
+  const max = range.max === Number.MAX_SAFE_INTEGER ? "2^53-1" : range.max === MAX_TOKENS ? "2^31-1" : range.max;
+  return range.above ? `${noun} above ${range.min} up to ${max}` : `${noun} from ${range.min} to ${max}`;
+}
+
+function suggestion(name: string, known: readonly string[], prefix = ""): string {
+  const limit = Math.max(1, Math.floor(name.length / 3));
+  const near = known.map((each) => ({ each, far: distance(name, each) })).sort((a, b) => a.far - b.far)[0];
+  return near && near.far <= limit ? `; did you mean ${prefix}${near.each}?` : "";
+}
+
+/** Edits (insert, remove, replace, swap of neighbours) between two short words. */
+function distance(a: string, b: string): number {
+  const rows = [Array.from({ length: b.length + 1 }, (_, j) => j)];
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1];
+      row[j] = Math.min(rows[i - 1]![j]! + 1, row[j - 1]! + 1, rows[i - 1]![j - 1]! + (same ? 0 : 1));
+      const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      if (swapped) row[j] = Math.min(row[j]!, rows[i - 2]![j - 2]! + 1);
+    }
+    rows.push(row);
+  }
+  return rows[a.length]![b.length]!;
+}

@@ -1,0 +1,135 @@
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { delay } from "@std/async/delay";
+import type { EngineError } from "../engine/engine.ts";
+import type { HandlerParts } from "./deps.ts";
+import { type Stage, stage } from "./test_support.ts";
+
+const ARGS = ["serve", "--model", "dir/toy's.gguf", "--port", "0"];
+
+/** Start a server and wait until it says where it is. */
+async function start(on: Stage, ...more: string[]): Promise<{ url: string; running: Promise<number> }> {
+  const running = on.run(...ARGS, ...more);
+  await on.terminal.until(() => on.terminal.output.includes("http://"));
+  return { url: /http:\/\/[^ "/]+/.exec(on.terminal.output)![0], running };
+}
+
+Deno.test("it says where it is and how to ask, answers, and ends with a signal", async () => {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    const parts: HandlerParts[] = [];
+    const on = stage({}, {
+      createHandler: (given) => {
+        parts.push(given);
+        return () => new Response("here");
+      },
+    });
+    const { url, running } = await start(on);
+    assertEquals(await (await fetch(url)).text(), "here");
+    assertEquals([parts[0]?.modelId, parts[0]?.aliases, parts[0]?.engine], ["toy's", ["toy's.gguf"], on.engine]);
+    assertStringIncludes(on.terminal.output, `serving toy's at ${url} (Ctrl-C stops)\n\ncurl -N ${url}/v1/chat/`);
+    assertStringIncludes(on.terminal.output, `-d '{"model":"toy'\\''s","messages"`);
+    on.terminal.signal(signal);
+    assertEquals(await running, 0);
+    assertMatch(on.terminal.errors, /stopping; a second signal stops at once\nllamero: stopped\n$/);
+  }
+});
+
+Deno.test("a running reply may end after the signal", async () => {
+  const on = stage({ reply: "one two three four five", tokenMs: 30 }, {
+    createHandler: ({ engine }) => async () => {
+      let text = "";
+      for await (const event of engine.generate({ prompt: ["x"] })) if (event.type === "text") text += event.text;
+      return new Response(text);
+    },
+  });
+  const { url, running } = await start(on);
+  const answer = fetch(url).then((response) => response.text());
+  while (on.engine.stats().running === 0) await delay(5);
+  on.terminal.signal("SIGTERM");
+  assertEquals([await answer, await running], ["one two three four five", 0]);
+});
+
+Deno.test("a second signal does not wait for replies", async () => {
+  const on = stage({ reply: "one two three", tokenMs: 60_000 }, {
+    createHandler: ({ engine }) => async (request) => {
+      try {
+        for await (const _ of engine.generate({ prompt: ["x"] }, { signal: request.signal }));
+        return new Response("whole");
+      } catch (error) {
+        return new Response((error as EngineError).code);
+      }
+    },
+  });
+  const { url, running } = await start(on);
+  const answer = fetch(url).then((response) => response.text(), () => "cut");
+  while (on.engine.stats().running === 0) await delay(5);
+  on.terminal.signal("SIGINT");
+  on.terminal.signal("SIGINT");
+  assertEquals(await running, 0);
+  assertEquals(["closed", "cut"].includes(await answer), true);
+});
+
+Deno.test("a port in use is a sentence, found before a model is loaded", async () => {
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { terminal, opened, run } = stage();
+  assertEquals(await run("serve", "--model", "toy.gguf", "--port", String(taken.addr.port)), 1);
+  assertEquals(opened.length, 0);
+  assertEquals(
+    terminal.errors,
+    `llamero: listening on 127.0.0.1 port ${taken.addr.port} failed: the port is in use; choose another with --port\n`,
+  );
+});
+
+Deno.test("only this machine is served", async () => {
+  for (const host of ["0.0.0.0", "192.168.0.1", "example.com"]) {
+    const { terminal, run } = stage();
+    assertEquals(await run(...ARGS, "--host", host), 2);
+    assertMatch(
+      terminal.errors,
+      /^llamero: --host: expected an address of this machine alone \(127\.0\.0\.1, ::1, localhost\), got /,
+    );
+  }
+});
+
+Deno.test("--json: objects for programs; --quiet: failures alone", async () => {
+  const on = stage({}, {
+    createHandler: ({ log }) => () => {
+      log({ event: "request", requestId: "r", method: "GET", path: "/", status: 200, ms: 1.4 });
+      log({ event: "failure", requestId: "r", message: "bad" });
+      return new Response();
+    },
+  });
+  const ask = async (...more: string[]) => {
+    const { url, running } = await start(on, ...more);
+    await (await fetch(url)).body?.cancel();
+    on.terminal.signal("SIGINT");
+    await running;
+    return { url, errors: on.terminal.errors };
+  };
+  const { url, errors } = await ask("--json");
+  assertEquals(JSON.parse(on.terminal.output), { event: "listening", url, model: "toy's" });
+  const events = errors.trimEnd().split("\n").map((line) => JSON.parse(line).event);
+  assertEquals(events, ["request", "failure", "stopping", "stopped"]);
+});
+
+Deno.test("the log in words, and none with --quiet but failures", async () => {
+  for (
+    const [flags, expected] of [[[], "llamero: GET /x 200, 1 ms\nllamero: bad\n"], [
+      ["--quiet"],
+      "llamero: bad\n",
+    ]] as const
+  ) {
+    const on = stage({}, {
+      createHandler: ({ log }) => () => {
+        log({ event: "request", requestId: "r", method: "GET", path: "/x", status: 200, ms: 1.4 });
+        log({ event: "failure", requestId: "r", message: "bad" });
+        return new Response();
+      },
+    });
+    const { url, running } = await start(on, ...flags);
+    await (await fetch(url)).body?.cancel();
+    const errors = on.terminal.errors;
+    on.terminal.signal("SIGINT");
+    await running;
+    assertEquals(errors, expected);
+  }
+});

@@ -1,0 +1,388 @@
+/**
+ * The contract of `Engine`: one suite that every implementation passes, so that engines cannot drift apart unnoticed.
+ * It knows nothing of the model: texts that it expects come from a first greedy run of the same engine.
+ *
+ * Used from test files only.
+ *
+ * @module
+ */
+
+import assert from "node:assert/strict";
+import { setTimeout as delay } from "node:timers/promises";
+import {
+  type DoneEvent,
+  type Engine,
+  EngineError,
+  type EngineErrorCode,
+  type GenerateOptions,
+  type GenerateRequest,
+} from "./engine.ts";
+
+/** Options of {@linkcode engineContract}. */
+export interface ContractOptions {
+  /** Leave the suite out, with the reason in the tests' name. */
+  ignore?: string;
+}
+
+/** A reply as a whole: its texts, and how it ended. */
+interface Reply {
+  texts: string[];
+  text: string;
+  done: DoneEvent;
+}
+
+const PROMPTS = ["Once upon a time", "The capital of France is", "def main():\n", "你好"] as const;
+/** Greedy and long enough to be interrupted: no end token, so only `maxTokens` ends it. */
+const GREEDY: GenerateRequest = { prompt: [PROMPTS[0]], maxTokens: 24, ignoreEos: true, sampling: { temperature: 0 } };
+const LONG: GenerateRequest = { ...GREEDY, maxTokens: 400 };
+/** How soon a cancelled request must have left the engine. */
+const SETTLE_MS = 5000;
+
+/**
+ * Register the tests that `open`'s engines must pass. Each test opens and closes one engine; give a model with real
+ * weights a small context (512), as one test fills it.
+ */
+export function engineContract(name: string, open: () => Promise<Engine>, options: ContractOptions = {}): void {
+  function test(what: string, body: (engine: Engine) => void | Promise<void>): void {
+    const note = options.ignore === undefined ? "" : ` (skipped: ${options.ignore})`;
+    Deno.test(`${name}: ${what}${note}`, { ignore: options.ignore !== undefined }, async () => {
+      await using engine = await open();
+      await body(engine);
+    });
+  }
+  streaming(test);
+  cancelling(test);
+  stopTexts(test);
+  refusals(test);
+  tokens(test);
+  closing(test);
+}
+
+type Register = (what: string, body: (engine: Engine) => void | Promise<void>) => void;
+
+function streaming(test: Register): void {
+  test("streams texts, then one done with usage", async (engine) => {
+    const { texts, done } = await collect(engine, GREEDY);
+    assert.ok(texts.length > 0 && texts.every((text) => text !== ""));
+    assert.equal(done.reason, "length");
+    assert.equal(done.stop, undefined);
+    assert.deepEqual(done.usage, { promptTokens: engine.tokenize(GREEDY.prompt).length, completionTokens: 24 });
+    for (const ms of Object.values(done.timings)) assert.ok(ms >= 0 && Number.isFinite(ms));
+  });
+
+  test("counts tokens upwards in texts", async (engine) => {
+    let last = 0;
+    for await (const event of engine.generate(GREEDY)) {
+      const count = event.type === "text" ? event.completionTokens : event.usage.completionTokens;
+      assert.ok(count >= last, `${count} after ${last}`);
+      last = count;
+    }
+    assert.equal(last, 24);
+  });
+
+  test("gives the same text for the same seed", async (engine) => {
+    const request = { ...GREEDY, sampling: { temperature: 1, topK: 0, topP: 1, minP: 0, seed: 2 ** 53 - 1 } };
+    assert.equal((await collect(engine, request)).text, (await collect(engine, request)).text);
+  });
+
+  test("keeps conversations that run at once apart", async (engine) => {
+    const requests = PROMPTS.map((prompt) => ({ ...GREEDY, prompt: [prompt] }));
+    const alone: string[] = [];
+    for (const request of requests) alone.push((await collect(engine, request)).text);
+    const together = await Promise.all(requests.map((request) => collect(engine, request)));
+    assert.deepEqual(together.map((reply) => reply.text), alone);
+  });
+
+  test("generates one token when asked for one", async (engine) => {
+    const { done } = await collect(engine, { ...GREEDY, maxTokens: 1 });
+    assert.deepEqual([done.reason, done.usage.completionTokens], ["length", 1]);
+  });
+
+  test("stops when the context is full", async (engine) => {
+    // Leaves room for three tokens or so: one more word of the same prompt would overflow.
+    const words = promptOfLength(engine, engine.model.contextLength - 4);
+    const promptTokens = engine.tokenize([words]).length;
+    const { done } = await collect(engine, { ...GREEDY, prompt: [words], maxTokens: undefined });
+    assert.equal(done.reason, "length");
+    assert.ok(promptTokens + done.usage.completionTokens <= engine.model.contextLength);
+    assert.ok(done.usage.completionTokens >= 1);
+  });
+
+  test("tells how busy it is", async (engine) => {
+    assert.deepEqual(engine.stats(), { waiting: 0, running: 0, generatedTokens: 0, healthy: true });
+    await collect(engine, GREEDY);
+    await idle(engine);
+    assert.ok(engine.stats().generatedTokens >= 24);
+  });
+}
+
+function cancelling(test: Register): void {
+  test("cancels a request that is aborted before its start", async (engine) => {
+    const { done } = await collect(engine, LONG, { signal: AbortSignal.abort() });
+    assert.equal(done.reason, "cancelled");
+    assert.ok(done.usage.completionTokens < 400);
+    await serves(engine);
+  });
+
+  test("cancels in mid-stream and goes on serving", async (engine) => {
+    const controller = new AbortController();
+    const events: string[] = [];
+    for await (const event of engine.generate(LONG, { signal: controller.signal })) {
+      events.push(event.type === "done" ? event.reason : event.type);
+      if (event.type === "text") controller.abort();
+      else assert.ok(event.usage.completionTokens < 400);
+    }
+    assert.deepEqual([events.at(0), events.at(-1)], ["text", "cancelled"]);
+    assert.equal(events.filter((event) => event !== "text").length, 1);
+    await serves(engine);
+  });
+
+  test("cancels one conversation without touching another", async (engine) => {
+    const expected = await collect(engine, GREEDY);
+    const controller = new AbortController();
+    const [other] = await Promise.all([
+      collect(engine, GREEDY),
+      collect(engine, LONG, { signal: controller.signal }, () => controller.abort()),
+    ]);
+    assert.equal(other.text, expected.text);
+  });
+
+  test("ignores an abort after the end", async (engine) => {
+    const controller = new AbortController();
+    await collect(engine, GREEDY, { signal: controller.signal });
+    controller.abort();
+    await serves(engine);
+  });
+
+  test("cancels when the iteration is left", async (engine) => {
+    for await (const event of engine.generate(LONG)) {
+      assert.equal(event.type, "text");
+      break;
+    }
+    await idle(engine);
+    assert.ok(engine.stats().generatedTokens < 400);
+    await serves(engine);
+  });
+}
+
+function stopTexts(test: Register): void {
+  test("cuts the reply before a stop text", async (engine) => {
+    const { text } = await collect(engine, GREEDY);
+    const stop = codePoints(text).slice(4, 9).join("");
+    const reply = await collect(engine, { ...GREEDY, stop: ["\u{10FFFD}", stop] });
+    assert.equal(reply.text, text.slice(0, text.indexOf(stop)));
+    assert.deepEqual([reply.done.reason, reply.done.stop], ["stop", stop]);
+  });
+
+  test("finds a stop text across tokens", async (engine) => {
+    const { text, texts } = await collect(engine, GREEDY);
+    const [first, second] = [codePoints(texts[0]!), codePoints(texts[1]!)];
+    const stop = first.at(-1)! + second[0]!;
+    const reply = await collect(engine, { ...GREEDY, stop: [stop] });
+    assert.equal(reply.text, text.slice(0, text.indexOf(stop)));
+    assert.equal(reply.done.stop, stop);
+  });
+
+  test("cuts at the earliest of several stop texts", async (engine) => {
+    const { text } = await collect(engine, GREEDY);
+    const chars = codePoints(text);
+    const stops = [chars.slice(6, 9).join(""), chars.slice(3, 6).join("")];
+    const reply = await collect(engine, { ...GREEDY, stop: stops });
+    assert.equal(reply.text, text.slice(0, Math.min(...stops.map((stop) => text.indexOf(stop)))));
+  });
+
+  test("gives out half a stop text that did not become whole", async (engine) => {
+    const { text } = await collect(engine, GREEDY);
+    const chars = codePoints(text);
+    const half = [chars.slice(2, 6), chars.slice(-3)].map((part) => part.join("") + "\u{10FFFD}");
+    const reply = await collect(engine, { ...GREEDY, stop: half });
+    assert.equal(reply.text, text);
+    assert.deepEqual([reply.done.reason, reply.done.stop], ["length", undefined]);
+  });
+}
+
+function refusals(test: Register): void {
+  test("refuses values outside their range", async (engine) => {
+    for (const [field, values] of Object.entries(INVALID)) {
+      for (const value of values) {
+        const request = { ...GREEDY, [field]: value } as GenerateRequest;
+        await refuses(engine, request, "invalid_request", `${field} = ${value}`);
+      }
+    }
+    for (const [field, values] of Object.entries(INVALID_SAMPLING)) {
+      for (const value of values) {
+        const request = { ...GREEDY, sampling: { [field]: value } } as GenerateRequest;
+        await refuses(engine, request, "invalid_request", `sampling.${field} = ${value}`);
+      }
+    }
+    await serves(engine);
+  });
+
+  test("accepts the ends of each range", async (engine) => {
+    const lowest = { temperature: 0, topK: 0, topP: 1e-6, minP: 0, repeatPenalty: 0.01, seed: 0 };
+    const highest = { temperature: 100, topK: 2 ** 31 - 1, topP: 1, minP: 1, repeatPenalty: 10, seed: 2 ** 53 - 1 };
+    for (const sampling of [lowest, highest]) {
+      const { done } = await collect(engine, { ...GREEDY, sampling, maxTokens: 2 });
+      assert.equal(done.usage.completionTokens, 2);
+    }
+    const stop = Array.from({ length: 16 }, (_, index) => String.fromCodePoint(0x100000 + index).repeat(1024));
+    assert.equal((await collect(engine, { ...GREEDY, stop, maxTokens: 1 })).done.reason, "length");
+  });
+
+  test("refuses a prompt that does not fit, with both counts", async (engine) => {
+    const prompt = [`${PROMPTS[0]} `.repeat(engine.model.contextLength)];
+    const error = await refuses(engine, { ...GREEDY, prompt }, "context_overflow", "a prompt that is too long");
+    assert.match(error.message, new RegExp(`\\b${engine.model.contextLength}\\b`));
+    assert.match(error.message, new RegExp(`\\b${engine.tokenize(prompt).length}\\b`));
+    await serves(engine);
+  });
+
+  test("takes an empty prompt only where it has a begin token", async (engine) => {
+    for (const prompt of [[], [""], ["", ""]]) {
+      const request = { ...GREEDY, prompt, maxTokens: 1 };
+      if (engine.tokenize(prompt).length === 0) await refuses(engine, request, "invalid_request", "an empty prompt");
+      else assert.equal((await collect(engine, request)).done.usage.completionTokens, 1);
+    }
+  });
+}
+
+function tokens(test: Register): void {
+  test("gives back the text of its tokens", (engine) => {
+    for (
+      const text of [
+        "Hello, world",
+        "naïve café",
+        "你好，世界",
+        "🦙👩‍👩‍👧",
+        "a  b\t\n\n  c",
+        "x".repeat(5000),
+        "\u{FEFF}x\0y",
+      ]
+    ) {
+      // A begin token may decode to its own text or to nothing, so only the end is compared.
+      assert.ok(engine.detokenize(engine.tokenize([text])).endsWith(text), JSON.stringify(text));
+    }
+    assert.equal(engine.detokenize([]), "");
+  });
+
+  test("tokenizes text across parts as one, special tokens only inside a part", (engine) => {
+    assert.deepEqual(engine.tokenize(["Hel", "lo wor", "", "ld"]), engine.tokenize(["Hello world"]));
+    const begin = engine.tokenize([""]).length;
+    for (const special of engine.model.specialTokens.slice(0, 8)) {
+      const [first, ...rest] = codePoints(special);
+      const apart = engine.tokenize([first!, rest.join("")]);
+      const [id] = engine.tokenize([special]).slice(begin);
+      if (rest.length > 0) assert.ok(!apart.slice(begin).includes(id!), special);
+    }
+  });
+
+  test("refuses ids outside its vocabulary and texts that are not Unicode", (engine) => {
+    for (const id of [-1, 0.5, NaN, engine.model.vocabSize, 2 ** 32, "1" as unknown as number]) {
+      assert.throws(() => engine.detokenize([id]), isError("invalid_request"), String(id));
+    }
+    for (const part of ["\uD800", 1 as unknown as string]) {
+      assert.throws(() => engine.tokenize([part]), isError("invalid_request"), String(part));
+    }
+  });
+}
+
+function closing(test: Register): void {
+  test("closes twice and refuses calls afterwards", async (engine) => {
+    await Promise.all([engine.close(), engine.close()]);
+    await engine.close();
+    await refuses(engine, GREEDY, "closed", "a request after close");
+    assert.throws(() => engine.stats(), isError("closed"));
+    assert.throws(() => engine.tokenize(["a"]), isError("closed"));
+    assert.throws(() => engine.detokenize([1]), isError("closed"));
+  });
+
+  test("ends what runs when it is closed", async (engine) => {
+    const ended = collect(engine, LONG, {}, () => void engine.close())
+      .then(({ done }) => done.reason, (error: unknown) => (error as EngineError).code);
+    assert.match(await ended, /^(closed|cancelled)$/);
+  });
+}
+
+const NOT_A_COUNT = [-1, 0, 1.5, NaN, Infinity, 2 ** 53, "1", null, [1]];
+const NOT_A_NUMBER = [-1, NaN, Infinity, -Infinity, 2 ** 53, "1", null, [1], true];
+
+const INVALID: Record<string, unknown[]> = {
+  prompt: ["text", undefined, null, [1], [null], ["\uD800"]],
+  maxTokens: NOT_A_COUNT,
+  stop: ["x", [""], [1], ["x".repeat(1025)], new Array(17).fill("x"), null],
+  ignoreEos: [1, "true", null],
+  sampling: [1, "x", null, []],
+};
+
+const INVALID_SAMPLING: Record<string, unknown[]> = {
+  temperature: [...NOT_A_NUMBER, 100.5],
+  topK: [...NOT_A_NUMBER, 0.5],
+  topP: [...NOT_A_NUMBER, 0, 1.01],
+  minP: [...NOT_A_NUMBER, 1.01],
+  repeatPenalty: [...NOT_A_NUMBER, 0, 10.5],
+  seed: [...NOT_A_NUMBER, 0.5],
+};
+
+/** Read a reply to its end; `onText` is called at its first text. */
+async function collect(
+  engine: Engine,
+  request: GenerateRequest,
+  options: GenerateOptions = {},
+  onText?: () => void,
+): Promise<Reply> {
+  const texts: string[] = [];
+  let done: DoneEvent | undefined;
+  for await (const event of engine.generate(request, options)) {
+    assert.equal(done, undefined, "an event after done");
+    if (event.type === "done") done = event;
+    else if (texts.push(event.text) === 1) onText?.();
+  }
+  assert.ok(done, "no done event");
+  return { texts, text: texts.join(""), done };
+}
+
+async function refuses(
+  engine: Engine,
+  request: GenerateRequest,
+  code: EngineErrorCode,
+  what: string,
+): Promise<EngineError> {
+  const error = await collect(engine, request).then(() => undefined, (error: unknown) => error);
+  assert.ok(error instanceof EngineError, `${what}: expected an EngineError, got ${error}`);
+  assert.equal(error.code, code, `${what}: ${error.message}`);
+  return error;
+}
+
+async function serves(engine: Engine): Promise<void> {
+  assert.equal((await collect(engine, { ...GREEDY, maxTokens: 3 })).done.reason, "length");
+}
+
+/** Wait until nothing waits or runs. */
+async function idle(engine: Engine): Promise<void> {
+  const deadline = performance.now() + SETTLE_MS;
+  for (;;) {
+    const { waiting, running } = engine.stats();
+    if (waiting + running === 0) return;
+    assert.ok(performance.now() < deadline, `${running} still running after ${SETTLE_MS} ms`);
+    await delay(5);
+  }
+}
+
+/** The longest repetition of a word that has at most `limit` tokens. */
+function promptOfLength(engine: Engine, limit: number): string {
+  let [fits, over] = [0, limit + 1];
+  while (over - fits > 1) {
+    const middle = (fits + over) >> 1;
+    if (engine.tokenize([" a".repeat(middle)]).length <= limit) fits = middle;
+    else over = middle;
+  }
+  return " a".repeat(fits);
+}
+
+function codePoints(text: string): string[] {
+  return [...text];
+}
+
+function isError(code: EngineErrorCode): (error: unknown) => boolean {
+  return (error) => error instanceof EngineError && error.code === code;
+}

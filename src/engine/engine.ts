@@ -1,0 +1,168 @@
+/**
+ * The one interface through which everything above drives a model: a request and an `AbortSignal` in, an async
+ * iterable of events out. Native (FFI), WebAssembly and fake engines implement it and pass the same contract suite.
+ *
+ * Absent here on purpose: HTTP, chat roles, templates, model files.
+ *
+ * @module
+ */
+
+/** Sampling parameters. Each missing field takes its default; ranges are checked by the core as well. */
+export interface SamplingParams {
+  /** Softmax temperature, 0 to 100. 0 is greedy: the most probable token, no randomness. Default 0.7. */
+  temperature?: number;
+  /** Keep the `topK` most probable tokens; 0 keeps all. Default 40. */
+  topK?: number;
+  /** Keep the smallest set whose probability reaches `topP`, above 0 up to 1; 1 keeps all. Default 0.95. */
+  topP?: number;
+  /** Drop tokens below `minP` times the highest probability, 0 to 1; 0 keeps all. Default 0.05. */
+  minP?: number;
+  /** Divide (positive) or multiply (negative) logits of tokens seen in prompt and reply, above 0 to 10. Default 1 (off). */
+  repeatPenalty?: number;
+  /** Seed of the sampler, an integer from 0 to 2^53-1. The same seed and request give the same text. Default: random. */
+  seed?: number;
+}
+
+/** What to generate. */
+export interface GenerateRequest {
+  /**
+   * The prompt as text parts. Special tokens (`</s>`, `<|im_end|>`) are recognised inside a part and never across the
+   * border of two parts; the text on both sides of a border is tokenised as one. Chat templates use that to keep
+   * special tokens that a user typed as plain text.
+   */
+  prompt: readonly string[];
+  /** At most this many new tokens, 1 or more; default: until the context is full. */
+  maxTokens?: number;
+  /** How each token is chosen. */
+  sampling?: SamplingParams;
+  /** Texts that end the reply; the reply is cut before the earliest. At most 16, each 1 to 1024 characters. */
+  stop?: readonly string[];
+  /** Go on after the model's end-of-turn tokens (for benchmarks). Default false. */
+  ignoreEos?: boolean;
+}
+
+/** Why a reply ended: end token or stop text, token limit or full context, or the caller's abort. */
+export type FinishReason = "stop" | "length" | "cancelled";
+
+/** Token counts of one request. */
+export interface Usage {
+  promptTokens: number;
+  completionTokens: number;
+}
+
+/** Where the time of one request went, in milliseconds. */
+export interface Timings {
+  queueMs: number;
+  prefillMs: number;
+  decodeMs: number;
+}
+
+/** A piece of the reply: whole UTF-8 characters, possibly several tokens, never empty. */
+export interface TextEvent {
+  type: "text";
+  text: string;
+  /** Tokens generated so far, counting those whose text is held back. */
+  completionTokens: number;
+}
+
+/** The last event of a request that did not fail. */
+export interface DoneEvent {
+  type: "done";
+  reason: FinishReason;
+  /** The stop text that ended the reply, when one did. */
+  stop?: string;
+  usage: Usage;
+  timings: Timings;
+}
+
+/** What `generate` yields: any number of texts, then exactly one done. A failure is thrown as `EngineError`. */
+export type GenerateEvent = TextEvent | DoneEvent;
+
+/** What an engine says about its model. */
+export interface ModelInfo {
+  /** The name inside the file, or the file's name. */
+  name: string;
+  /** GGUF architecture, such as `llama`. */
+  architecture: string;
+  /** Most tokens of prompt and reply together. */
+  contextLength: number;
+  /** Size of the vocabulary. */
+  vocabSize: number;
+  /** Number of weights. */
+  parameters: number;
+  /** Most frequent weight type, such as `q4_1`. */
+  quantization: string;
+  /** The Jinja chat template inside the model file, if there is one. */
+  chatTemplate?: string;
+  /** Text of the begin-of-sequence token, if the vocabulary has one. */
+  bosToken?: string;
+  /** Text of the end-of-sequence token, if the vocabulary has one. */
+  eosToken?: string;
+  /** Whether the engine itself puts the begin-of-sequence token in front of every prompt. */
+  addsBos: boolean;
+  /** Texts that the tokenizer turns into control tokens; chat code guards them in what users type. */
+  specialTokens: readonly string[];
+  /** Where the arithmetic runs, such as `cpu avx2`. */
+  device: string;
+}
+
+/** How busy an engine is. */
+export interface EngineStats {
+  waiting: number;
+  running: number;
+  /** Tokens generated since the engine was opened. */
+  generatedTokens: number;
+  /** Whether the engine can still serve requests. */
+  healthy: boolean;
+}
+
+/** Options of `Engine.generate`. */
+export interface GenerateOptions {
+  /** Aborting ends the reply within one token; the iterable then yields a done event with reason `cancelled`. */
+  signal?: AbortSignal;
+}
+
+/** A loaded model that many callers may use at once. */
+export interface Engine extends AsyncDisposable {
+  /** What was loaded. */
+  readonly model: ModelInfo;
+  /**
+   * Generate a reply. Leaving the iteration early (`break`, `return`) cancels the request.
+   *
+   * @throws {EngineError} when the request is invalid, does not fit, or the engine fails.
+   */
+  generate(request: GenerateRequest, options?: GenerateOptions): AsyncIterable<GenerateEvent>;
+  /** Token ids of a prompt, with the begin-of-sequence token where the model wants one. */
+  tokenize(prompt: readonly string[]): number[];
+  /** Text of token ids. */
+  detokenize(ids: readonly number[]): string;
+  /** How busy the engine is. Never waits. */
+  stats(): EngineStats;
+  /** Cancel what runs, free the model; later calls throw `closed`. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** Stable names of engine failures; the same as `ErrorKind::name` in core-rs/src/error.rs. */
+export type EngineErrorCode =
+  | "io"
+  | "invalid_format"
+  | "unsupported"
+  | "invalid_request"
+  | "context_overflow"
+  | "overloaded"
+  | "not_found"
+  | "closed"
+  | "internal";
+
+/** A failure of the engine: a stable code and a sentence. */
+export class EngineError extends Error {
+  override readonly name = "EngineError";
+  /** What went wrong, as far as a caller can act on it. */
+  readonly code: EngineErrorCode;
+
+  /** A failure with its stable `code` and a sentence. */
+  constructor(code: EngineErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}

@@ -1,0 +1,217 @@
+/**
+ * The core's C ABI played in JavaScript over a `FakeEngine`, so that the native engine can be tested without a core:
+ * same symbols, same buffers, same records. Used from test files only.
+ *
+ * @module
+ */
+
+import { EngineError, type GenerateEvent, type ModelInfo } from "./engine.ts";
+import type { FakeEngine } from "./fake.ts";
+import { ERROR_NAMES, RECORD_KIND, type Symbols } from "./symbols.ts";
+
+const encoder = new TextEncoder();
+
+/** One event record as the core writes it. */
+export function packRecord(request: number, kind: number, payload: Uint8Array): Uint8Array {
+  const length = 16 + Math.ceil(payload.length / 4) * 4;
+  const bytes = new Uint8Array(length);
+  const view = new DataView(bytes.buffer);
+  [length, request, kind, payload.length].forEach((word, index) => view.setUint32(index * 4, word, true));
+  bytes.set(payload, 16);
+  return bytes;
+}
+
+/** The payload of a record that carries JSON. */
+export function packJson(value: unknown): Uint8Array {
+  return encoder.encode(JSON.stringify(value));
+}
+
+/** The payload of a text record. */
+export function packText(completionTokens: number, text: string): Uint8Array {
+  const bytes = encoder.encode(`\0\0\0\0${text}`);
+  new DataView(bytes.buffer).setUint32(0, completionTokens, true);
+  return bytes;
+}
+
+/** The payload of a loading record. */
+export function packLoading(done: number, total: number): Uint8Array {
+  const bytes = new Uint8Array(16);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(done), true);
+  new DataView(bytes.buffer).setBigUint64(8, BigInt(total), true);
+  return bytes;
+}
+
+/** `ModelInfo` as the core writes it. */
+export function packModel(model: ModelInfo): Uint8Array {
+  return packJson({
+    name: model.name,
+    architecture: model.architecture,
+    context_length: model.contextLength,
+    vocab_size: model.vocabSize,
+    parameters: model.parameters,
+    quantization: model.quantization,
+    chat_template: model.chatTemplate,
+    bos_token: model.bosToken,
+    eos_token: model.eosToken,
+    adds_bos: model.addsBos,
+    special_tokens: model.specialTokens,
+    device: model.device,
+  });
+}
+
+/** The fields of a request's JSON that the fake engine understands. */
+interface CoreRequest {
+  prompt: string[];
+  max_tokens?: number;
+  stop?: string[];
+  ignore_eos?: boolean;
+}
+
+/** A core of one engine with id 1. */
+export class LoopbackCore {
+  /** Waits that have not been answered. */
+  outstanding = 0;
+  /** The JSON of the last `llamero_open`. */
+  config: unknown;
+  /** Calls of `llamero_close`. */
+  closes = 0;
+  /** What the next `llamero_open` or `llamero_submit` answers with, when it is to fail. */
+  refusal?: EngineError;
+  readonly #fake: FakeEngine;
+  readonly #records: Uint8Array[] = [];
+  readonly #cancels = new Map<number, AbortController>();
+  #wake?: () => void;
+  #requests = 0;
+  #closed = false;
+  #lastError = "";
+
+  /** A core that answers as `fake` does. */
+  constructor(fake: FakeEngine) {
+    this.#fake = fake;
+  }
+
+  /** The functions, as `dlopen` gives them. */
+  readonly symbols: Symbols = {
+    llamero_abi_version: () => 1,
+    llamero_open: (config) => this.#refused() ?? this.#open(config as Uint8Array),
+    llamero_wait: (_engine, out) => this.#wait(out as Uint8Array),
+    llamero_describe: (_engine, out) => this.#answer(() => packModel(this.#fake.model), out as Uint8Array),
+    llamero_submit: (_engine, request) => this.#refused() ?? this.#submit(request as Uint8Array),
+    llamero_cancel: (_engine, request) => {
+      this.#cancels.get(request)?.abort();
+      return 0;
+    },
+    llamero_tokenize: (_engine, prompt, _length, out) =>
+      this.#answer(() => this.#fake.tokenize(parse(prompt as Uint8Array) as string[]), out as Uint32Array),
+    llamero_detokenize: (_engine, ids, _count, out) =>
+      this.#answer(() => encoder.encode(this.#fake.detokenize([...ids as Uint32Array])), out as Uint8Array),
+    llamero_stats: (_engine, out) =>
+      this.#answer(() => {
+        const { waiting, running, generatedTokens, healthy } = this.#fake.stats();
+        return packJson({ waiting, running, generated_tokens: generatedTokens, healthy });
+      }, out as Uint8Array),
+    llamero_last_error: (_engine, out) => this.#answer(() => encoder.encode(this.#lastError), out as Uint8Array),
+    llamero_close: () => this.#close(),
+  };
+
+  /** Deliver bytes as events. */
+  emit(record: Uint8Array): void {
+    this.#records.push(record);
+    this.#wake?.();
+  }
+
+  #open(config: Uint8Array): number {
+    this.config = parse(config);
+    return 1;
+  }
+
+  /** Sleeps until there is something; wakes with nothing when `emit` is given an empty record. */
+  async #wait(out: Uint8Array): Promise<number> {
+    this.outstanding++;
+    if (this.#records.length === 0 && !this.#closed) {
+      await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+    this.outstanding--;
+    if (this.#closed) return this.#fail(new EngineError("closed", "waiting: the engine is closed"));
+    let [written, taken] = [0, 0];
+    for (const record of this.#records) {
+      if (written + record.length > out.length) break;
+      out.set(record, written);
+      written += record.length;
+      taken++;
+    }
+    this.#records.splice(0, taken);
+    return written;
+  }
+
+  #submit(json: Uint8Array): number {
+    const { max_tokens, ignore_eos, prompt, stop } = parse(json) as CoreRequest;
+    const id = ++this.#requests;
+    const controller = new AbortController();
+    this.#cancels.set(id, controller);
+    const request = { prompt, stop, maxTokens: max_tokens, ignoreEos: ignore_eos };
+    void this.#run(id, this.#fake.generate(request, { signal: controller.signal }));
+    return id;
+  }
+
+  async #run(id: number, events: AsyncIterable<GenerateEvent>): Promise<void> {
+    try {
+      for await (const event of events) this.emit(packEvent(id, event));
+    } catch (error) {
+      const { code, message } = error as EngineError;
+      this.emit(packRecord(id, RECORD_KIND.error, packJson({ code, message })));
+    }
+  }
+
+  async #close(): Promise<number> {
+    this.closes++;
+    this.#closed = true;
+    this.#wake?.();
+    await this.#fake.close();
+    return 0;
+  }
+
+  /** Write an answer whose length is returned, if it fits. */
+  #answer(make: () => ArrayLike<number>, out: Uint8Array | Uint32Array): number {
+    try {
+      const answer = make();
+      if (answer.length <= out.length) out.set(answer);
+      return answer.length;
+    } catch (error) {
+      return this.#fail(error as EngineError);
+    }
+  }
+
+  #refused(): number | undefined {
+    const refusal = this.refusal;
+    this.refusal = undefined;
+    return refusal && this.#fail(refusal);
+  }
+
+  #fail(error: EngineError): number {
+    this.#lastError = error.message;
+    return -1 - ERROR_NAMES.indexOf(error.code);
+  }
+}
+
+function packEvent(id: number, event: GenerateEvent): Uint8Array {
+  if (event.type === "text") return packRecord(id, RECORD_KIND.text, packText(event.completionTokens, event.text));
+  const { reason, stop, usage, timings } = event;
+  return packRecord(
+    id,
+    RECORD_KIND.done,
+    packJson({
+      reason,
+      stop,
+      prompt_tokens: usage.promptTokens,
+      completion_tokens: usage.completionTokens,
+      queue_ms: timings.queueMs,
+      prefill_ms: timings.prefillMs,
+      decode_ms: timings.decodeMs,
+    }),
+  );
+}
+
+function parse(json: Uint8Array): unknown {
+  return JSON.parse(new TextDecoder().decode(json));
+}

@@ -1,0 +1,331 @@
+/**
+ * The engine behind the C border: the Rust core loaded by Deno's FFI. Commands are calls that return at once; events
+ * come back through one outstanding nonblocking wait per engine, whose batches are handed to per-request queues.
+ * (Callbacks per token would stall the engine thread, a blocked call per stream would use up Deno's thread pool.)
+ *
+ * Absent here: what the bytes mean (records.ts), which values are valid (request.ts), where the library lies (open.ts).
+ *
+ * @module
+ */
+
+import {
+  type Engine,
+  EngineError,
+  type EngineStats,
+  type GenerateEvent,
+  type GenerateOptions,
+  type GenerateRequest,
+  type ModelInfo,
+} from "./engine.ts";
+import { number, readJson, readModel, readRecords, type RecordSink } from "./records.ts";
+import { checkCount, checkPrompt, checkRequest, checkTokenIds, encodeRequest } from "./request.ts";
+import { ABI_VERSION, ERROR_NAMES, SYMBOLS, type Symbols, VERSION_SYMBOL } from "./symbols.ts";
+
+/** Room for one batch of event records; the least that the core takes. */
+const EVENT_BUFFER_BYTES = 64 * 1024;
+/** How long one wait sleeps when nothing happens. Only a heartbeat: events and close end it at once. */
+const WAIT_TIMEOUT_MS = 1000;
+/** First guess for sentences and statistics; a longer answer costs a second call. */
+const ANSWER_BYTES = 1024;
+
+const encoder = new TextEncoder();
+// ignoreBOM keeps a U+FEFF at the start of a text.
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+
+/** Bytes of the weights read so far, and of the whole. */
+export interface LoadProgress {
+  done: number;
+  total: number;
+}
+
+/** What to load and how much of it to use. */
+export interface NativeOptions {
+  /** Path of the model file. */
+  model: string;
+  /** At most this many tokens of prompt and reply together; default: what the model was made for. */
+  contextLength?: number;
+  /** Requests that generate at the same time; default: the core's. */
+  maxRunning?: number;
+  /** Requests that may wait for their turn; default: the core's. */
+  maxWaiting?: number;
+  /** Called while the weights are read. */
+  onProgress?: (progress: LoadProgress) => void;
+}
+
+/**
+ * Load the core's library from `path` and check that it speaks our ABI.
+ *
+ * It stays loaded for the life of the process: the core's worker threads outlive engines, and unmapping code under
+ * a running thread crashes.
+ *
+ * @throws {EngineError} `io` when the file or the permission is missing, `unsupported` on another ABI.
+ */
+export function loadLibrary(path: string): Symbols {
+  const known = libraries.get(path);
+  if (known !== undefined) return known;
+  const { symbols: { llamero_abi_version } } = dlopen(path, VERSION_SYMBOL);
+  const version = llamero_abi_version();
+  if (version !== ABI_VERSION) {
+    throw new EngineError(
+      "unsupported",
+      `loading ${path}: expected ABI version ${ABI_VERSION}, got ${version}; ${BUILD_HINT}`,
+    );
+  }
+  const { symbols } = dlopen(path, SYMBOLS);
+  libraries.set(path, symbols);
+  return symbols;
+}
+
+const libraries = new Map<string, Symbols>();
+const BUILD_HINT = "build it with `cargo build --release`";
+
+function dlopen<T extends Deno.ForeignLibraryInterface>(path: string, symbols: T): Deno.DynamicLibrary<T> {
+  try {
+    return Deno.dlopen(path, symbols);
+  } catch (cause) {
+    const reason = cause instanceof Deno.errors.NotCapable
+      ? `no permission; run deno with --allow-ffi=${path}`
+      : `${cause instanceof Error ? cause.message : cause}; ${BUILD_HINT}`;
+    throw new EngineError("io", `loading the engine library ${path}: ${reason}`, { cause });
+  }
+}
+
+/** An engine in the core. Made by {@linkcode NativeEngine.open}. */
+export class NativeEngine implements Engine {
+  readonly #symbols: Symbols;
+  readonly #id: number;
+  readonly #requests = new Map<number, EventQueue>();
+  readonly #ready = Promise.withResolvers<void>();
+  readonly #pumping: Promise<void>;
+  #model?: ModelInfo;
+  #failure?: EngineError;
+  #closing?: Promise<void>;
+
+  /**
+   * Open a model file and wait until it can serve.
+   *
+   * @throws {EngineError} when the file cannot be read or used.
+   */
+  static async open(symbols: Symbols, options: NativeOptions): Promise<NativeEngine> {
+    const config = encodeConfig(options);
+    const id = symbols.llamero_open(config, size(config));
+    if (id < 0) throw lastError(symbols, 0, id);
+    const engine = new NativeEngine(symbols, id, options.onProgress);
+    try {
+      await engine.#ready.promise;
+      engine.#model = readModel(engine.#answer((out) => symbols.llamero_describe(id, out, size(out))));
+      return engine;
+    } catch (error) {
+      await engine.close();
+      throw error;
+    }
+  }
+
+  private constructor(symbols: Symbols, id: number, onProgress?: (progress: LoadProgress) => void) {
+    this.#symbols = symbols;
+    this.#id = id;
+    this.#pumping = this.#pump(this.#sink(onProgress));
+  }
+
+  get model(): ModelInfo {
+    if (this.#model === undefined) throw new EngineError("internal", "reading the model before it is loaded");
+    return this.#model;
+  }
+
+  async *generate(request: GenerateRequest, options: GenerateOptions = {}): AsyncGenerator<GenerateEvent> {
+    const { signal } = options;
+    const id = this.#submit(request);
+    const queue = new EventQueue();
+    this.#requests.set(id, queue);
+    const cancel = () => void this.#symbols.llamero_cancel(this.#id, id);
+    signal?.addEventListener("abort", cancel, { once: true });
+    if (signal?.aborted) cancel();
+    let running = true;
+    try {
+      while (running) {
+        const event = await queue.take();
+        running = event.type !== "done";
+        yield event;
+      }
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+      this.#requests.delete(id);
+      if (running) cancel();
+    }
+  }
+
+  tokenize(prompt: readonly string[]): number[] {
+    this.#assertOpen();
+    checkPrompt(prompt);
+    const json = encoder.encode(JSON.stringify(prompt));
+    // No token is shorter than a byte, so this fits at the first call but for begin and end tokens.
+    let ids = new Uint32Array(json.length);
+    for (;;) {
+      const count = this.#check(this.#symbols.llamero_tokenize(this.#id, json, size(json), ids, size(ids)));
+      if (count <= ids.length) return Array.from(ids.subarray(0, count));
+      ids = new Uint32Array(count);
+    }
+  }
+
+  detokenize(ids: readonly number[]): string {
+    this.#assertOpen();
+    checkTokenIds(ids);
+    const packed = Uint32Array.from(ids);
+    const { llamero_detokenize } = this.#symbols;
+    return decoder.decode(
+      this.#answer((out) => llamero_detokenize(this.#id, packed, size(packed), out, size(out))),
+    );
+  }
+
+  stats(): EngineStats {
+    this.#assertOpen();
+    const fields = readJson(this.#answer((out) => this.#symbols.llamero_stats(this.#id, out, size(out))));
+    return {
+      waiting: number(fields, "waiting"),
+      running: number(fields, "running"),
+      generatedTokens: number(fields, "generated_tokens"),
+      healthy: fields.healthy === true && this.#failure === undefined,
+    };
+  }
+
+  close(): Promise<void> {
+    return this.#closing ??= this.#shutDown();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #shutDown(): Promise<void> {
+    await this.#symbols.llamero_close(this.#id);
+    await this.#pumping;
+  }
+
+  #submit(request: GenerateRequest): number {
+    this.#assertOpen();
+    if (this.#failure !== undefined) throw this.#failure;
+    checkRequest(request);
+    const json = encoder.encode(encodeRequest(request));
+    return this.#check(this.#symbols.llamero_submit(this.#id, json, size(json)));
+  }
+
+  /** The one outstanding wait. Ends when the engine is closed or has failed; never rejects. */
+  async #pump(sink: RecordSink): Promise<void> {
+    const buffer = new Uint8Array(EVENT_BUFFER_BYTES);
+    try {
+      while (this.#failure === undefined && this.#closing === undefined) {
+        const written = await this.#symbols.llamero_wait(this.#id, buffer, size(buffer), WAIT_TIMEOUT_MS);
+        readRecords(buffer.subarray(0, this.#check(written)), sink);
+      }
+    } catch (error) {
+      // Closing ends the wait with an error of its own, which says less than ours.
+      if (this.#closing === undefined) this.#fail(asEngineError(error));
+    }
+    this.#fail(new EngineError("closed", "generating: the engine was closed"));
+  }
+
+  #sink(onProgress?: (progress: LoadProgress) => void): RecordSink {
+    return {
+      loading: (done, total) => onProgress?.({ done, total }),
+      ready: () => this.#ready.resolve(),
+      failed: (error) => this.#fail(error),
+      // Records of a request whose reader has left find no queue and are dropped.
+      event: (request, event) => this.#requests.get(request)?.push(event),
+      error: (request, error) => this.#requests.get(request)?.fail(error),
+    };
+  }
+
+  /** No more events will come: end everything that waits for one. */
+  #fail(error: EngineError): void {
+    this.#failure ??= error;
+    this.#ready.reject(error);
+    for (const queue of this.#requests.values()) queue.fail(error);
+    this.#requests.clear();
+  }
+
+  #assertOpen(): void {
+    if (this.#closing !== undefined) throw new EngineError("closed", "calling an engine that is closed");
+  }
+
+  #answer(call: (out: Uint8Array<ArrayBuffer>) => number): Uint8Array {
+    return readAnswer((out) => this.#check(call(out)));
+  }
+
+  #check(result: number): number {
+    if (result < 0) throw lastError(this.#symbols, this.#id, result);
+    return result;
+  }
+}
+
+/** Events of one request between the wait loop and the reader. At most a context's worth can pile up. */
+class EventQueue {
+  readonly #events: GenerateEvent[] = [];
+  /** Index of the next event: `shift` would move the whole array each time once it is long. */
+  #next = 0;
+  #failure?: EngineError;
+  #wake?: () => void;
+
+  push(event: GenerateEvent): void {
+    this.#events.push(event);
+    this.#wake?.();
+  }
+
+  fail(error: EngineError): void {
+    this.#failure ??= error;
+    this.#wake?.();
+  }
+
+  /** The next event; what came before a failure is still given out. One reader only. */
+  async take(): Promise<GenerateEvent> {
+    for (;;) {
+      const event = this.#events[this.#next];
+      if (event !== undefined) {
+        this.#next++;
+        return event;
+      }
+      this.#events.length = this.#next = 0;
+      if (this.#failure !== undefined) throw this.#failure;
+      await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+  }
+}
+
+function encodeConfig(options: NativeOptions): Uint8Array<ArrayBuffer> {
+  const { model, contextLength, maxRunning, maxWaiting } = options;
+  checkCount(contextLength, "contextLength");
+  checkCount(maxRunning, "maxRunning");
+  checkCount(maxWaiting, "maxWaiting");
+  return encoder.encode(JSON.stringify({
+    path: model,
+    context_length: contextLength,
+    max_running: maxRunning,
+    max_waiting: maxWaiting,
+  }));
+}
+
+/** Bytes of an answer whose length the core knows: asked again when the first buffer is too small. */
+function readAnswer(call: (out: Uint8Array<ArrayBuffer>) => number): Uint8Array {
+  let out = new Uint8Array(ANSWER_BYTES);
+  for (;;) {
+    const needed = call(out);
+    if (needed <= out.length) return out.subarray(0, Math.max(needed, 0));
+    out = new Uint8Array(needed);
+  }
+}
+
+/** A length as Deno's FFI wants a `usize`. */
+function size(buffer: { length: number }): bigint {
+  return BigInt(buffer.length);
+}
+
+function lastError(symbols: Symbols, engine: number, code: number): EngineError {
+  const sentence = decoder.decode(readAnswer((out) => symbols.llamero_last_error(engine, out, size(out))));
+  const name = ERROR_NAMES[-code - 1] ?? "internal";
+  return new EngineError(name, sentence || `calling the core: it answered with code ${code} (${name})`);
+}
+
+function asEngineError(cause: unknown): EngineError {
+  if (cause instanceof EngineError) return cause;
+  const reason = cause instanceof Error ? cause.message : cause;
+  return new EngineError("internal", `dispatching events: ${reason}`, { cause });
+}

@@ -1,0 +1,182 @@
+/**
+ * Event records: the packed bytes a wait returns, decoded to values. Little-endian, one record after another:
+ * `u32 len` (of the whole record, a multiple of 4), `u32 request` (0 is the engine itself), `u32 kind`,
+ * `u32 payload_len`, payload, zero padding.
+ *
+ * Pure: no FFI, no queues. Lengths are checked before anything is read, so a wrong core gives a sentence.
+ *
+ * @module
+ */
+
+import { EngineError, type EngineErrorCode, type GenerateEvent, type ModelInfo } from "./engine.ts";
+import { ERROR_NAMES, RECORD_KIND } from "./symbols.ts";
+
+const HEADER_BYTES = 16;
+const FINISH_REASONS = ["stop", "length", "cancelled"] as const;
+
+// ignoreBOM keeps a U+FEFF that the model wrote at the start of a piece.
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Where the events of a batch go. */
+export interface RecordSink {
+  /** The weights are being read: `done` of `total` bytes. */
+  loading(done: number, total: number): void;
+  /** The model is loaded and can be described. */
+  ready(): void;
+  /** Loading failed, or the engine died. */
+  failed(error: EngineError): void;
+  /** A text or the end of a request. */
+  event(request: number, event: GenerateEvent): void;
+  /** A request failed. */
+  error(request: number, error: EngineError): void;
+}
+
+/**
+ * Decode the records of `bytes` in order into `sink`.
+ *
+ * @throws {EngineError} `internal` when the bytes break the layout.
+ */
+export function readRecords(bytes: Uint8Array, sink: RecordSink): void {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 0; at < bytes.length;) {
+    const left = bytes.length - at;
+    if (left < HEADER_BYTES) throw malformed(`expected a header of ${HEADER_BYTES} bytes, got ${left}`);
+    const length = view.getUint32(at, true);
+    const payload = view.getUint32(at + 12, true);
+    if (length % 4 !== 0 || length > left || payload > length - HEADER_BYTES) {
+      throw malformed(`record length ${length} with payload ${payload} does not fit into ${left} bytes`);
+    }
+    const start = at + HEADER_BYTES;
+    readRecord(
+      view.getUint32(at + 4, true),
+      view.getUint32(at + 8, true),
+      bytes.subarray(start, start + payload),
+      sink,
+    );
+    at += length;
+  }
+}
+
+function readRecord(request: number, kind: number, payload: Uint8Array, sink: RecordSink): void {
+  switch (kind) {
+    case RECORD_KIND.text:
+      return sink.event(request, readText(payload));
+    case RECORD_KIND.done:
+      return sink.event(request, readDone(readJson(payload)));
+    case RECORD_KIND.error:
+      return sink.error(request, readError(readJson(payload)));
+    case RECORD_KIND.loading:
+      return readLoading(payload, sink);
+    case RECORD_KIND.ready:
+      return sink.ready();
+    case RECORD_KIND.failed:
+      return sink.failed(readError(readJson(payload)));
+    case RECORD_KIND.started:
+      return; // nobody here waits for the start of a prompt
+    default:
+      throw malformed(`expected a kind from 1 to 7, got ${kind}`);
+  }
+}
+
+function readText(payload: Uint8Array): GenerateEvent {
+  if (payload.length < 4) throw malformed(`expected a text payload of 4 bytes or more, got ${payload.length}`);
+  const completionTokens = new DataView(payload.buffer, payload.byteOffset).getUint32(0, true);
+  return { type: "text", text: readUtf8(payload.subarray(4)), completionTokens };
+}
+
+function readLoading(payload: Uint8Array, sink: RecordSink): void {
+  if (payload.length !== 16) throw malformed(`expected a loading payload of 16 bytes, got ${payload.length}`);
+  const view = new DataView(payload.buffer, payload.byteOffset);
+  sink.loading(Number(view.getBigUint64(0, true)), Number(view.getBigUint64(8, true)));
+}
+
+function readDone(fields: Fields): GenerateEvent {
+  return {
+    type: "done",
+    reason: oneOf(FINISH_REASONS, string(fields, "reason")),
+    stop: optionalString(fields, "stop"),
+    usage: { promptTokens: number(fields, "prompt_tokens"), completionTokens: number(fields, "completion_tokens") },
+    timings: {
+      queueMs: number(fields, "queue_ms"),
+      prefillMs: number(fields, "prefill_ms"),
+      decodeMs: number(fields, "decode_ms"),
+    },
+  };
+}
+
+function readError(fields: Fields): EngineError {
+  return new EngineError(oneOf<EngineErrorCode>(ERROR_NAMES, string(fields, "code")), string(fields, "message"));
+}
+
+/** The model's description, as `llamero_describe` writes it. */
+export function readModel(json: Uint8Array): ModelInfo {
+  const fields = readJson(json);
+  return {
+    name: string(fields, "name"),
+    architecture: string(fields, "architecture"),
+    contextLength: number(fields, "context_length"),
+    vocabSize: number(fields, "vocab_size"),
+    parameters: number(fields, "parameters"),
+    quantization: string(fields, "quantization"),
+    chatTemplate: optionalString(fields, "chat_template"),
+    bosToken: optionalString(fields, "bos_token"),
+    eosToken: optionalString(fields, "eos_token"),
+    addsBos: fields.adds_bos === true,
+    specialTokens: strings(fields, "special_tokens"),
+    device: string(fields, "device"),
+  };
+}
+
+/** A JSON object whose fields are not yet known to have the right types. */
+export type Fields = Readonly<Record<string, unknown>>;
+
+/** Parse UTF-8 JSON that must be an object. */
+export function readJson(payload: Uint8Array): Fields {
+  const text = readUtf8(payload);
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null) return value as Fields;
+  } catch { /* reported below together with JSON that is not an object */ }
+  throw malformed(`expected a JSON object, got ${JSON.stringify(text.slice(0, 40))}`);
+}
+
+/** The finite number under `key`. */
+export function number(fields: Fields, key: string): number {
+  const value = fields[key];
+  if (typeof value !== "number") throw malformed(`expected a number as ${key}, got ${typeof value}`);
+  return value;
+}
+
+function string(fields: Fields, key: string): string {
+  const value = fields[key];
+  if (typeof value !== "string") throw malformed(`expected a text as ${key}, got ${typeof value}`);
+  return value;
+}
+
+function optionalString(fields: Fields, key: string): string | undefined {
+  return fields[key] === undefined || fields[key] === null ? undefined : string(fields, key);
+}
+
+function strings(fields: Fields, key: string): string[] {
+  const value = fields[key];
+  if (Array.isArray(value) && value.every((item) => typeof item === "string")) return value;
+  throw malformed(`expected an array of texts as ${key}`);
+}
+
+function oneOf<T extends string>(known: readonly T[], value: string): T {
+  const found = known.find((name) => name === value);
+  if (found === undefined) throw malformed(`expected one of ${known.join(", ")}, got ${JSON.stringify(value)}`);
+  return found;
+}
+
+function readUtf8(bytes: Uint8Array): string {
+  try {
+    return decoder.decode(bytes);
+  } catch {
+    throw malformed("expected UTF-8 text");
+  }
+}
+
+function malformed(what: string): EngineError {
+  return new EngineError("internal", `reading event records: ${what}`);
+}

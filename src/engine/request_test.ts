@@ -1,0 +1,60 @@
+import assert from "node:assert/strict";
+import type { GenerateRequest } from "./engine.ts";
+import { checkRequest, encodeRequest } from "./request.ts";
+
+function refusal(request: unknown): string {
+  try {
+    checkRequest(request as GenerateRequest);
+  } catch (error) {
+    return (error as Error).message;
+  }
+  return "accepted";
+}
+
+Deno.test("says what was expected and what came", () => {
+  const prompt = ["x"];
+  const cases: [unknown, string][] = [
+    [null, "checking request: expected an object, got null"],
+    [{ prompt: "x" }, 'checking prompt: expected an array of texts, got "x"'],
+    [{ prompt: ["x", 1] }, "checking prompt[1]: expected a text, got 1"],
+    [{ prompt: ["\uDC00"] }, 'checking prompt[0]: expected well-formed Unicode, got "\\udc00"'],
+    [{ prompt, maxTokens: 0 }, "checking maxTokens: expected a whole number from 1 to 2147483647, got 0"],
+    [{ prompt, sampling: { topP: 0 } }, "checking sampling.topP: expected a number above 0 up to 1, got 0"],
+    [
+      { prompt, sampling: { temperature: NaN } },
+      "checking sampling.temperature: expected a number from 0 to 100, got NaN",
+    ],
+    [
+      { prompt, sampling: { seed: "x".repeat(99) } },
+      "checking sampling.seed: expected a whole number from 0 to 9007199254740991, got a text of 99 characters",
+    ],
+    [{ prompt, stop: ["a", ""] }, "checking stop[1]: expected 1 to 1024 characters, got 0"],
+    [{ prompt, ignoreEos: {} }, "checking ignoreEos: expected true or false, got object"],
+  ];
+  for (const [request, sentence] of cases) assert.equal(refusal(request), sentence);
+});
+
+Deno.test("counts stop texts in characters, not UTF-16 units", () => {
+  assert.equal(refusal({ prompt: ["x"], stop: ["🦙".repeat(1024)] }), "accepted");
+  assert.match(refusal({ prompt: ["x"], stop: ["🦙".repeat(1025)] }), /got 1025/);
+});
+
+Deno.test("writes only the fields that are given", () => {
+  assert.equal(encodeRequest({ prompt: ["a", "b"] }), '{"prompt":["a","b"]}');
+  const sampling = { temperature: 0, topK: 1, topP: 0.5, minP: 0, repeatPenalty: 1.1, seed: 2 ** 53 - 1 };
+  assert.deepEqual(
+    JSON.parse(encodeRequest({ prompt: ["a"], maxTokens: 3, stop: ["s"], ignoreEos: true, sampling })),
+    {
+      prompt: ["a"],
+      max_tokens: 3,
+      stop: ["s"],
+      ignore_eos: true,
+      temperature: 0,
+      top_k: 1,
+      top_p: 0.5,
+      min_p: 0,
+      repeat_penalty: 1.1,
+      seed: 9007199254740991,
+    },
+  );
+});

@@ -1,0 +1,66 @@
+/**
+ * The C ABI of the core as Deno's FFI sees it: one table, used by the loader and by the tests that stand in for the
+ * core. Conventions: results below zero are error codes, buffers belong to the caller, engines and requests are ids.
+ *
+ * Absent here: loading, decoding, any behaviour.
+ *
+ * @module
+ */
+
+import type { EngineErrorCode } from "./engine.ts";
+
+/** The ABI this side is written for; the library must report the same number. */
+export const ABI_VERSION = 1;
+
+/** The symbol that is looked up first, alone: it exists in every version, so a wrong one can be named. */
+export const VERSION_SYMBOL = {
+  /** () -> ABI version */
+  llamero_abi_version: { parameters: [], result: "u32" },
+} as const;
+
+/**
+ * Every symbol of the library. Calls that may block are nonblocking: `wait` sleeps until there are events, `close`
+ * joins the engine thread. All others return at once.
+ */
+export const SYMBOLS = {
+  ...VERSION_SYMBOL,
+  /** (config JSON, bytes) -> engine id; loading goes on in the engine's thread */
+  llamero_open: { parameters: ["buffer", "usize"], result: "i32" },
+  /** (engine, out, capacity, timeout in ms) -> bytes of event records, 0 on timeout */
+  llamero_wait: { parameters: ["i32", "buffer", "usize", "u32"], result: "i32", nonblocking: true },
+  /** (engine, out JSON, capacity) -> bytes of the model's description, once it is ready; written when they fit */
+  llamero_describe: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+  /** (engine, request JSON, bytes) -> request id */
+  llamero_submit: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+  /** (engine, request) -> 0, also when the request has ended */
+  llamero_cancel: { parameters: ["i32", "i32"], result: "i32" },
+  /** (engine, JSON array of parts, bytes, out u32 ids, capacity in ids) -> ids needed; written when they fit */
+  llamero_tokenize: { parameters: ["i32", "buffer", "usize", "buffer", "usize"], result: "i32" },
+  /** (engine, u32 ids, count, out UTF-8, capacity) -> bytes needed; written when they fit */
+  llamero_detokenize: { parameters: ["i32", "buffer", "usize", "buffer", "usize"], result: "i32" },
+  /** (engine, out JSON, capacity) -> bytes needed; written when they fit */
+  llamero_stats: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+  /** (engine, or 0 for open; out UTF-8, capacity) -> bytes of the last failed call's sentence; written when they fit */
+  llamero_last_error: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+  /** (engine) -> 0; idempotent; ends the outstanding wait with the code of `closed` */
+  llamero_close: { parameters: ["i32"], result: "i32", nonblocking: true },
+} as const;
+
+/** The loaded functions. */
+export type Symbols = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+
+/** Error names by code: the name of code `-n` is at `n - 1`, as `ErrorKind::code` in core-rs/src/error.rs has them. */
+export const ERROR_NAMES: readonly EngineErrorCode[] = [
+  "io",
+  "invalid_format",
+  "unsupported",
+  "invalid_request",
+  "context_overflow",
+  "overloaded",
+  "not_found",
+  "closed",
+  "internal",
+];
+
+/** What the core writes as `kind` of an event record. */
+export const RECORD_KIND = { loading: 1, ready: 2, failed: 3, text: 4, done: 5, error: 6, started: 7 } as const;

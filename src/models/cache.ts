@@ -1,0 +1,42 @@
+/**
+ * Where model files live on this machine, and what `--model` means.
+ *
+ * @module
+ */
+import { isAbsolute, join } from "node:path";
+import { CATALOGUE, type CatalogueEntry, findModel } from "./catalogue.ts";
+import { ModelError } from "./error.ts";
+
+/** Reads one environment variable; `undefined` or empty when it is not set. */
+export type ReadEnv = (name: string) => string | undefined;
+
+/**
+ * The folder for model files: `$LLAMERO_CACHE/models`, else `$XDG_CACHE_HOME/llamero/models`, else
+ * `~/.cache/llamero/models`. A relative `XDG_CACHE_HOME` is ignored, as the XDG base directory specification asks.
+ */
+export function modelsDir(env: ReadEnv): string {
+  const own = env("LLAMERO_CACHE");
+  if (own) return join(own, "models");
+  const xdg = env("XDG_CACHE_HOME");
+  if (xdg && isAbsolute(xdg)) return join(xdg, "llamero", "models");
+  const home = env("HOME");
+  if (!home) throw new ModelError("finding the cache folder failed: set LLAMERO_CACHE, XDG_CACHE_HOME or HOME");
+  return join(home, ".cache", "llamero", "models");
+}
+
+/** What `--model` points at: a file, or an entry of the catalogue. */
+export type ModelRef = { kind: "file"; path: string } | { kind: "entry"; entry: CatalogueEntry };
+
+/**
+ * Read the value of `--model`. What has a slash, or `.gguf` at its end, is a path; another word is a name of the
+ * catalogue.
+ */
+export function parseModelRef(value: string): ModelRef {
+  if (value.includes("/") || value.toLowerCase().endsWith(".gguf")) return { kind: "file", path: value };
+  const entry = findModel(value);
+  if (entry) return { kind: "entry", entry };
+  const known = CATALOGUE.map((entry) => entry.id).join(", ");
+  throw new ModelError(
+    `opening model "${value}" failed: expected a path (with a slash, or .gguf at its end) or one of: ${known}`,
+  );
+}

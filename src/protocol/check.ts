@@ -1,0 +1,107 @@
+/**
+ * From `unknown` to a checked value, or one sentence that says which field, what was wanted and what came. Every wire
+ * shape of this room goes through here, so all refusals read alike and name a `param`.
+ *
+ * Absent here on purpose: HTTP statuses, and the values themselves beyond a short excerpt.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+
+/** Longest excerpt of a refused text that a message repeats, in UTF-16 code units. */
+const MAX_EXCERPT = 40;
+
+/** Why the protocol refuses a value: not JSON, a value outside its range, or a feature that is not there. */
+export type ProtocolErrorCode = "invalid_json" | "invalid_value" | "unsupported_value";
+
+/** A message from outside that breaks the protocol. */
+export class ProtocolError extends Error {
+  override readonly name = "ProtocolError";
+  /** What kind of refusal this is. */
+  readonly code: ProtocolErrorCode;
+  /** The refused field, such as `messages[0].content`; null for the message as a whole. */
+  readonly param: string | null;
+
+  /** A refusal of `param` with a sentence. */
+  constructor(code: ProtocolErrorCode, message: string, param: string | null = null) {
+    super(message);
+    this.code = code;
+    this.param = param;
+  }
+}
+
+/**
+ * The value as `schema` reads it.
+ *
+ * @throws {ProtocolError} for the first field that does not fit.
+ */
+export function check<T>(schema: z.ZodType<T>, value: unknown, code: ProtocolErrorCode = "invalid_value"): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const { path, message } = innermost(result.error.issues[0]!);
+  const param = path.length > 0 ? z.core.toDotPath(path) : null;
+  throw new ProtocolError(code, `${param ?? "request"}: ${message}`, param);
+}
+
+/**
+ * The value that a JSON text stands for.
+ *
+ * @throws {ProtocolError} when it is not JSON.
+ */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new ProtocolError("invalid_json", `request: expected JSON, got ${describe(text)}: ${reason}`);
+  }
+}
+
+/** Zod options that make every failure of a field say what was `wanted`. */
+export function wanted(wanted: string): { error: (issue: { input?: unknown }) => string } {
+  return { error: (issue) => `expected ${wanted}, got ${describe(issue.input)}` };
+}
+
+/** A number of the closed range `min` to `max`; NaN and the infinities are outside every range. */
+export function numberIn(min: number, max: number): z.ZodType<number> {
+  return z.number(wanted(`a number from ${min} to ${max}`)).min(min).max(max);
+}
+
+/** A number above `low` and up to `max`. */
+export function numberAbove(low: number, max: number): z.ZodType<number> {
+  return z.number(wanted(`a number above ${low} up to ${max}`)).gt(low).max(max);
+}
+
+/** An integer of the closed range `min` to `max`. */
+export function integerIn(min: number, max: number): z.ZodType<number> {
+  return z.int(wanted(`an integer from ${min} to ${max}`)).min(min).max(max);
+}
+
+/** A text of `min` to `max` UTF-16 code units. A lone surrogate has no UTF-8 form, so it would change silently. */
+export function text(min = 0, max = Infinity): z.ZodType<string> {
+  const size = min === 0 && max === Infinity ? "" : ` of ${min} to ${max} characters`;
+  const options = wanted(`a well-formed text${size}`);
+  return z.string(options).refine((s) => s.length >= min && s.length <= max && s.isWellFormed(), options);
+}
+
+/** One short phrase for a refused value: small values as they are, others by kind and size. */
+export function describe(value: unknown): string {
+  if (value === undefined) return "nothing";
+  if (typeof value === "string") {
+    const cut = value.length > MAX_EXCERPT ? "..." : "";
+    return JSON.stringify(value.slice(0, MAX_EXCERPT)) + cut;
+  }
+  if (Array.isArray(value)) return `a list of ${value.length}`;
+  if (typeof value === "object" && value !== null) return "an object";
+  return String(value);
+}
+
+/** A union fails with one list of issues per branch: prefer the branch that got furthest into the value. */
+function innermost(issue: z.core.$ZodIssue): { path: PropertyKey[]; message: string } {
+  if (issue.code !== "invalid_union") return issue;
+  const deeper = issue.errors.map((branch) => branch[0]).find((inner) => inner && inner.path.length > 0);
+  if (!deeper) return issue;
+  const { path, message } = innermost(deeper);
+  return { path: [...issue.path, ...path], message };
+}

@@ -1,0 +1,42 @@
+/**
+ * Wire shapes, and checks from `unknown` to them. This room stands alone, so that a client can use it without the server.
+ *
+ * @module
+ */
+
+export {
+  chatChunk,
+  type ChatCompletion,
+  chatCompletion,
+  type ChatCompletionChunk,
+  type ChatDelta,
+  type ChatRequest,
+  type ChatUsage,
+  chatUsage,
+  parseChatRequest,
+  type ReplyHead,
+  type WireFinishReason,
+} from "./chat.ts";
+export { parseJson, ProtocolError, type ProtocolErrorCode } from "./check.ts";
+export { type ErrorEnvelope, errorEnvelope, type WireError } from "./error.ts";
+export type { WireMessage, WireRole } from "./message.ts";
+export { type WireModel, wireModel, type WireModelList, wireModelList } from "./models.ts";
+export {
+  type CancelFrame,
+  type ClientFrame,
+  type CreateFrame,
+  type OutputMessage,
+  type OutputText,
+  parseClientFrame,
+  type ResponseEnd,
+  type ResponseEvent,
+  type ResponseFailure,
+  type ResponseStatus,
+  type ResponseUsage,
+  responseUsage,
+  ResponseWriter,
+  type ServerEvent,
+  type SocketErrorEvent,
+  type WireResponse,
+} from "./responses.ts";
+export type { WireSampling } from "./sampling.ts";

@@ -1,0 +1,46 @@
+/**
+ * One turn of a conversation: render the messages, generate, append the reply. The API and the terminal both take
+ * their turns here, so what is true in one is true in the other.
+ *
+ * Absent here: where conversations are kept, HTTP, terminals.
+ *
+ * @module
+ */
+
+import type { ChatMessage } from "../chat/message.ts";
+import type { ChatTemplate } from "../chat/template.ts";
+import type { Engine, GenerateEvent, SamplingParams } from "../engine/engine.ts";
+
+/** What a turn needs. */
+export interface TurnOptions {
+  engine: Engine;
+  template: ChatTemplate;
+  /** The conversation so far; it is not changed. */
+  messages: readonly ChatMessage[];
+  sampling?: SamplingParams;
+  maxTokens?: number;
+  /** Texts that end the reply, besides those of the template. */
+  stop?: readonly string[];
+  /** Aborting ends the reply; what was said until then stays. */
+  signal?: AbortSignal;
+}
+
+/**
+ * Run one turn: yields the engine's events and returns the conversation with the reply. A cancelled reply is kept as
+ * far as it was said; when nothing was said, nothing is appended.
+ *
+ * @throws {ChatTemplateError} when the messages cannot be rendered.
+ * @throws {EngineError} when the request does not fit or the engine fails.
+ */
+export async function* runTurn(options: TurnOptions): AsyncGenerator<GenerateEvent, readonly ChatMessage[], void> {
+  const { engine, template, messages, sampling, maxTokens, signal } = options;
+  const { prompt, stop } = template.render(messages, { specialTokens: engine.model.specialTokens });
+  const stops = [...new Set([...stop, ...options.stop ?? []])];
+  const request = { prompt, maxTokens, sampling, stop: stops.length > 0 ? stops : undefined };
+  let content = "";
+  for await (const event of engine.generate(request, { signal })) {
+    if (event.type === "text") content += event.text;
+    yield event;
+  }
+  return content.trim() === "" ? messages : [...messages, { role: "assistant", content }];
+}
