@@ -22,7 +22,9 @@ import { type Log, logFailures } from "./log.ts";
 import { Service } from "./service.ts";
 import { SOCKET_LIMITS, socketEvents, type SocketLimits } from "./ws.ts";
 
-/** Default of `AppOptions.headAfterMs`: longer than any refusal takes, shorter than a person notices. */
+/** Default of `AppOptions.startAfterMs`: the engine answers between two pieces of work, so well below a second. */
+export const START_AFTER_MS = 2000;
+/** Default of `AppOptions.headAfterMs`: a short whole reply keeps its length header, nobody notices the wait. */
 export const HEAD_AFTER_MS = 50;
 /** Default of `AppOptions.keepAliveMs`: half of what the stricter proxies allow. */
 export const KEEP_ALIVE_MS = 15_000;
@@ -47,7 +49,9 @@ export interface AppOptions extends GuardOptions {
   log?: Log;
   /** Largest request body in bytes. */
   maxBodyBytes?: number;
-  /** Longest wait for the engine, in milliseconds, before a reply's head is sent and its status decided. */
+  /** Longest wait for the engine to take a request on, in milliseconds, before its status is decided. */
+  startAfterMs?: number;
+  /** Longest wait for a whole reply, in milliseconds, before its head is sent. */
   headAfterMs?: number;
   /** Longest silence of a reply's body in milliseconds. */
   keepAliveMs?: number;
@@ -58,7 +62,8 @@ export interface AppOptions extends GuardOptions {
 /** An application that serves one model. */
 export function createApp(options: AppOptions): Hono<ApiEnv> {
   const service = serviceOf(options);
-  const { headAfterMs = HEAD_AFTER_MS, keepAliveMs = KEEP_ALIVE_MS, maxBodyBytes = MAX_BODY_BYTES } = options;
+  const { startAfterMs = START_AFTER_MS, headAfterMs = HEAD_AFTER_MS, keepAliveMs = KEEP_ALIVE_MS } = options;
+  const limits = { maxBodyBytes: options.maxBodyBytes ?? MAX_BODY_BYTES, startAfterMs, headAfterMs, keepAliveMs };
   const app = new Hono<ApiEnv>();
   app.onError((error, c) => sendError(c, service, error));
   app.notFound((c) => sendError(c, service, notFound(c)));
@@ -67,8 +72,7 @@ export function createApp(options: AppOptions): Hono<ApiEnv> {
   app.get("/healthz", health(service)).all(onlyAllow("GET"));
   app.get("/v1/models", models(service)).all(onlyAllow("GET"));
   app.get("/v1/models/:id{.+}", model(service)).all(onlyAllow("GET"));
-  app.post("/v1/chat/completions", chatCompletions(service, { maxBodyBytes, headAfterMs, keepAliveMs }))
-    .all(onlyAllow("POST"));
+  app.post("/v1/chat/completions", chatCompletions(service, limits)).all(onlyAllow("POST"));
   if (options.upgradeWebSocket) addSocket(app, service, options.upgradeWebSocket, options.socketLimits);
   return app;
 }

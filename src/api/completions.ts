@@ -1,8 +1,8 @@
 /**
  * `POST /v1/chat/completions`, whole and streamed.
  *
- * The head of a response waits a moment for the engine, so that a request it refuses gets a status; it does not wait for
- * the reply, whole or not. Deno (2.9.6, HTTP/1.1) tells nobody that a client has left while a head is owed, if the body
+ * The head of a response waits for the engine to take the request on, so that one it refuses gets a status; it hardly
+ * waits for the reply, whole or not. Deno (2.9.6, HTTP/1.1) tells nobody that a client has left while a head is owed, if the body
  * came in a later packet than the head of the request; once the head is sent, the response's stream is cancelled at once.
  * A request's own `signal` is therefore not used: it knows less, and Deno warns about it.
  *
@@ -40,7 +40,9 @@ export interface ApiEnv {
 export interface CompletionOptions {
   /** Largest body of a request. */
   maxBodyBytes: number;
-  /** Longest wait for the engine before the head of a response is sent. */
+  /** Longest wait for the engine to take a request on before the head of a response is sent. */
+  startAfterMs: number;
+  /** Longest wait for a whole reply before the head of its response is sent. */
   headAfterMs: number;
   /** Longest silence of a body. */
   keepAliveMs: number;
@@ -48,7 +50,7 @@ export interface CompletionOptions {
 
 /** The handler. */
 export function chatCompletions(service: Service, options: CompletionOptions): Handler<ApiEnv> {
-  const { maxBodyBytes, headAfterMs, keepAliveMs } = options;
+  const { maxBodyBytes, startAfterMs, headAfterMs, keepAliveMs } = options;
   return async function handleChatCompletion(c) {
     const request = parseChatRequest(await readJson(c, maxBodyBytes));
     service.requireModel(request.model);
@@ -57,10 +59,10 @@ export function chatCompletions(service: Service, options: CompletionOptions): H
     const left = new AbortController();
     const body = { onCancel: () => left.abort(), keepAliveMs };
     const fail = (error: unknown) => service.fail(requestId, error);
-    const events = service.reply(requestId, request, left.signal);
+    const events = await begun(service.reply(requestId, request, left.signal), startAfterMs);
 
     if (request.stream) {
-      const chunks = streamReply(head, await begun(events, headAfterMs), request.includeUsage, fail);
+      const chunks = streamReply(head, events, request.includeUsage, fail);
       return c.body(pulledStream(chunks, { ...body, filler: SSE_FILLER }), 200, { ...SSE_HEADERS });
     }
     const reply = wholeReply(head, events);
@@ -75,7 +77,9 @@ async function wholeReply(head: ReplyHead, events: AsyncIterable<GenerateEvent>)
   let content = "";
   for await (const event of events) {
     if (event.type === "text") content += event.text;
-    else return chatCompletion(head, { content, finishReason: finishReason(event), usage: usageOf(event) });
+    if (event.type === "done") {
+      return chatCompletion(head, { content, finishReason: finishReason(event), usage: usageOf(event) });
+    }
   }
   throw new Error("reply ended without a done event");
 }
@@ -116,6 +120,7 @@ async function* streamReply(
   try {
     yield data(chatChunk(head, { delta: { role: "assistant", content: "" }, usage }));
     for await (const event of events) {
+      if (event.type === "started") continue;
       if (event.type === "text") {
         yield data(chatChunk(head, { delta: { content: event.text }, usage }));
         continue;

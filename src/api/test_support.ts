@@ -88,6 +88,7 @@ export function testApp(script: Script, options: Partial<AppOptions> = {}) {
     clock: () => 1_700_000_000_500,
     newId: () => "1",
     log: (entry) => log.push(entry),
+    startAfterMs: 5,
     ...options,
   });
   return { app, engine, log };

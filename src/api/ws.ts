@@ -189,6 +189,7 @@ export class ResponsesSession {
     this.#send(writer.start());
     try {
       for await (const event of this.#service.reply(this.#requestId, frame, signal)) {
+        if (event.type === "started") continue;
         this.#send(event.type === "text" ? writer.text(event.text) : writer.end(endOf(event)));
         await this.#drained(signal);
       }

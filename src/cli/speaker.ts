@@ -58,7 +58,7 @@ export class Speaker {
         const next = await turn.next();
         if (next.done) return { reason: this.#end(text, done), messages: next.value };
         if (next.value.type === "done") done = next.value;
-        else text += this.#piece(next.value.text);
+        else if (next.value.type === "text") text += this.#piece(next.value.text);
       }
     } catch (error) {
       if (text !== "" && !values.json) this.#deps.terminal.out("\n");

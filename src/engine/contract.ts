@@ -14,6 +14,7 @@ import {
   type Engine,
   EngineError,
   type EngineErrorCode,
+  type GenerateEvent,
   type GenerateOptions,
   type GenerateRequest,
 } from "./engine.ts";
@@ -32,8 +33,15 @@ interface Reply {
 }
 
 const PROMPTS = ["Once upon a time", "The capital of France is", "def main():\n", "你好"] as const;
+/** Length of a usual reply: texts of a dozen characters, and bearable for an engine that is slow. */
+const TOKENS = 16;
 /** Greedy and long enough to be interrupted: no end token, so only `maxTokens` ends it. */
-const GREEDY: GenerateRequest = { prompt: [PROMPTS[0]], maxTokens: 24, ignoreEos: true, sampling: { temperature: 0 } };
+const GREEDY: GenerateRequest = {
+  prompt: [PROMPTS[0]],
+  maxTokens: TOKENS,
+  ignoreEos: true,
+  sampling: { temperature: 0 },
+};
 const LONG: GenerateRequest = { ...GREEDY, maxTokens: 400 };
 /** How soon a cancelled request must have left the engine. */
 const SETTLE_MS = 5000;
@@ -66,18 +74,26 @@ function streaming(test: Register): void {
     assert.ok(texts.length > 0 && texts.every((text) => text !== ""));
     assert.equal(done.reason, "length");
     assert.equal(done.stop, undefined);
-    assert.deepEqual(done.usage, { promptTokens: engine.tokenize(GREEDY.prompt).length, completionTokens: 24 });
+    assert.deepEqual(done.usage, { promptTokens: engine.tokenize(GREEDY.prompt).length, completionTokens: TOKENS });
     for (const ms of Object.values(done.timings)) assert.ok(ms >= 0 && Number.isFinite(ms));
+  });
+
+  test("says that it has taken a prompt on, before anything else", async (engine) => {
+    const events: GenerateEvent[] = [];
+    for await (const event of engine.generate({ ...GREEDY, maxTokens: 2 })) events.push(event);
+    assert.deepEqual(events[0], { type: "started", promptTokens: engine.tokenize(GREEDY.prompt).length });
+    assert.equal(events.filter((event) => event.type === "started").length, 1);
   });
 
   test("counts tokens upwards in texts", async (engine) => {
     let last = 0;
     for await (const event of engine.generate(GREEDY)) {
+      if (event.type === "started") continue;
       const count = event.type === "text" ? event.completionTokens : event.usage.completionTokens;
       assert.ok(count >= last, `${count} after ${last}`);
       last = count;
     }
-    assert.equal(last, 24);
+    assert.equal(last, TOKENS);
   });
 
   test("gives the same text for the same seed", async (engine) => {
@@ -112,7 +128,7 @@ function streaming(test: Register): void {
     assert.deepEqual(engine.stats(), { waiting: 0, running: 0, generatedTokens: 0, healthy: true });
     await collect(engine, GREEDY);
     await idle(engine);
-    assert.ok(engine.stats().generatedTokens >= 24);
+    assert.ok(engine.stats().generatedTokens >= TOKENS);
   });
 }
 
@@ -130,10 +146,10 @@ function cancelling(test: Register): void {
     for await (const event of engine.generate(LONG, { signal: controller.signal })) {
       events.push(event.type === "done" ? event.reason : event.type);
       if (event.type === "text") controller.abort();
-      else assert.ok(event.usage.completionTokens < 400);
+      if (event.type === "done") assert.ok(event.usage.completionTokens < 400);
     }
-    assert.deepEqual([events.at(0), events.at(-1)], ["text", "cancelled"]);
-    assert.equal(events.filter((event) => event !== "text").length, 1);
+    assert.deepEqual([events.at(0), events.at(1), events.at(-1)], ["started", "text", "cancelled"]);
+    assert.equal(events.filter((event) => event !== "text").length, 2);
     await serves(engine);
   });
 
@@ -155,12 +171,11 @@ function cancelling(test: Register): void {
   });
 
   test("cancels when the iteration is left", async (engine) => {
-    for await (const event of engine.generate(LONG)) {
-      assert.equal(event.type, "text");
-      break;
+    for (const leaveAt of ["started", "text"]) {
+      for await (const event of engine.generate(LONG)) if (event.type === leaveAt) break;
+      await idle(engine);
+      assert.ok(engine.stats().generatedTokens < 400);
     }
-    await idle(engine);
-    assert.ok(engine.stats().generatedTokens < 400);
     await serves(engine);
   });
 }
@@ -335,7 +350,7 @@ async function collect(
   for await (const event of engine.generate(request, options)) {
     assert.equal(done, undefined, "an event after done");
     if (event.type === "done") done = event;
-    else if (texts.push(event.text) === 1) onText?.();
+    else if (event.type === "text" && texts.push(event.text) === 1) onText?.();
   }
   assert.ok(done, "no done event");
   return { texts, text: texts.join(""), done };

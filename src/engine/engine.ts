@@ -57,6 +57,13 @@ export interface Timings {
   decodeMs: number;
 }
 
+/** The engine has taken the request on: the prompt is valid and fits. Comes before prefill, so usually at once. */
+export interface StartedEvent {
+  type: "started";
+  /** Tokens of the prompt. */
+  promptTokens: number;
+}
+
 /** A piece of the reply: whole UTF-8 characters, possibly several tokens, never empty. */
 export interface TextEvent {
   type: "text";
@@ -75,8 +82,8 @@ export interface DoneEvent {
   timings: Timings;
 }
 
-/** What `generate` yields: any number of texts, then exactly one done. A failure is thrown as `EngineError`. */
-export type GenerateEvent = TextEvent | DoneEvent;
+/** What `generate` yields: started, any number of texts, then one done. A failure is thrown as `EngineError`. */
+export type GenerateEvent = StartedEvent | TextEvent | DoneEvent;
 
 /** What an engine says about its model. */
 export interface ModelInfo {

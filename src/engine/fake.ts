@@ -97,15 +97,20 @@ export class FakeEngine implements Engine {
 
   async *generate(request: GenerateRequest, options: GenerateOptions = {}): AsyncGenerator<GenerateEvent> {
     const promptTokens = this.#admit(request);
-    const signal = AbortSignal.any([this.#end.signal, ...(options.signal ? [options.signal] : [])]);
+    const left = new AbortController();
+    const signal = AbortSignal.any([this.#end.signal, left.signal, ...(options.signal ? [options.signal] : [])]);
     const asked = this.#now();
-    await this.#takeTurn(signal);
-    const started = this.#now();
+    const turn = this.#takeTurn(signal);
     try {
+      yield { type: "started", promptTokens };
+      await turn;
+      const started = this.#now();
       const { reason, stop, completionTokens } = yield* this.#write(request, promptTokens, signal);
       const timings = { queueMs: started - asked, prefillMs: 0, decodeMs: this.#now() - started };
       yield { type: "done", reason, stop, usage: { promptTokens, completionTokens }, timings } satisfies DoneEvent;
     } finally {
+      left.abort();
+      await turn;
       this.#running--;
       this.#waiting.shift()?.();
     }

@@ -17,6 +17,7 @@ async function run(options: FakeOptions, request: Partial<GenerateRequest> = {})
 Deno.test("plays a text word by word", async () => {
   const events = await run({ reply: "one two\n three ", now: () => 7 });
   assert.deepEqual(events, [
+    { type: "started", promptTokens: 3 },
     { type: "text", text: "one", completionTokens: 1 },
     { type: "text", text: " two", completionTokens: 2 },
     { type: "text", text: "\n three", completionTokens: 3 },
@@ -33,13 +34,15 @@ Deno.test("plays a text word by word", async () => {
 
 Deno.test("answers as a function of the request", async () => {
   const events = await run({ reply: ({ prompt }) => [prompt.join("|"), "!"] }, { prompt: ["a", "b"] });
-  assert.deepEqual(events.map((event) => event.type === "text" ? event.text : event.reason), ["a|b", "!", "stop"]);
+  assert.deepEqual(
+    events.map((event) => event.type === "text" ? event.text : event.type === "done" ? event.reason : event.type),
+    ["started", "a|b", "!", "stop"],
+  );
 });
 
 Deno.test("an empty reply is a done without texts", async () => {
-  const [done, ...rest] = await run({ reply: "" });
-  assert.equal(done?.type, "done");
-  assert.deepEqual(rest, []);
+  const events = await run({ reply: "" });
+  assert.deepEqual(events.map((event) => event.type), ["started", "done"]);
 });
 
 Deno.test("takes its time from the injected delay", async () => {
@@ -55,7 +58,7 @@ Deno.test("fails a request at the scripted token", async () => {
     const engine = new FakeEngine({ reply: "a b c", failure: { tokens: 2, error } });
     for await (const event of engine.generate({ prompt: ["x"] })) seen.push(event.type);
   }, error);
-  assert.deepEqual(seen, ["text", "text"]);
+  assert.deepEqual(seen, ["started", "text", "text"]);
 });
 
 Deno.test("queues above maxRunning and refuses above maxWaiting", async () => {
@@ -66,7 +69,7 @@ Deno.test("queues above maxRunning and refuses above maxWaiting", async () => {
   assert.deepEqual([engine.stats().running, engine.stats().waiting], [1, 1]);
   await assert.rejects(Array.fromAsync(engine.generate({ prompt: ["3"] })), { code: "overloaded" });
   gate.resolve();
-  assert.deepEqual((await Promise.all([first, second])).map((events) => events.length), [2, 2]);
+  assert.deepEqual((await Promise.all([first, second])).map((events) => events.length), [3, 3]);
   assert.deepEqual([engine.stats().running, engine.stats().waiting], [0, 0]);
   assert.equal(engine.requests.length, 2);
 });

@@ -33,6 +33,11 @@ export function packText(completionTokens: number, text: string): Uint8Array {
   return bytes;
 }
 
+/** The payload of a started record. */
+export function packStarted(promptTokens: number): Uint8Array {
+  return packText(promptTokens, "");
+}
+
 /** The payload of a loading record. */
 export function packLoading(done: number, total: number): Uint8Array {
   const bytes = new Uint8Array(16);
@@ -195,6 +200,7 @@ export class LoopbackCore {
 }
 
 function packEvent(id: number, event: GenerateEvent): Uint8Array {
+  if (event.type === "started") return packRecord(id, RECORD_KIND.started, packStarted(event.promptTokens));
   if (event.type === "text") return packRecord(id, RECORD_KIND.text, packText(event.completionTokens, event.text));
   const { reason, stop, usage, timings } = event;
   return packRecord(

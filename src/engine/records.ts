@@ -72,10 +72,15 @@ function readRecord(request: number, kind: number, payload: Uint8Array, sink: Re
     case RECORD_KIND.failed:
       return sink.failed(readError(readJson(payload)));
     case RECORD_KIND.started:
-      return; // nobody here waits for the start of a prompt
+      return sink.event(request, readStarted(payload));
     default:
       throw malformed(`expected a kind from 1 to 7, got ${kind}`);
   }
+}
+
+function readStarted(payload: Uint8Array): GenerateEvent {
+  if (payload.length !== 4) throw malformed(`expected a started payload of 4 bytes, got ${payload.length}`);
+  return { type: "started", promptTokens: new DataView(payload.buffer, payload.byteOffset).getUint32(0, true) };
 }
 
 function readText(payload: Uint8Array): GenerateEvent {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { EngineError, type GenerateEvent, type ModelInfo } from "./engine.ts";
-import { packJson, packLoading, packModel, packRecord, packText } from "./loopback.ts";
+import { packJson, packLoading, packModel, packRecord, packStarted, packText } from "./loopback.ts";
 import { readModel, readRecords, type RecordSink } from "./records.ts";
 
 const MODEL: ModelInfo = {
@@ -68,7 +68,7 @@ Deno.test("decodes every kind", () => {
     read(
       packRecord(0, 1, packLoading(5, 2 ** 40)),
       packRecord(0, 2, new Uint8Array()),
-      packRecord(3, 7, new Uint8Array(4)),
+      packRecord(3, 7, packStarted(9)),
       packRecord(0, 3, packJson(failure)),
       packRecord(3, 5, packJson({ ...DONE, stop: "###" })),
       packRecord(4, 6, packJson({ code: "internal", message: "x" })),
@@ -76,6 +76,7 @@ Deno.test("decodes every kind", () => {
     [
       ["loading", 5, 2 ** 40],
       ["ready"],
+      [3, { type: "started", promptTokens: 9 }],
       ["failed", "invalid_format", "no magic"],
       [3, {
         type: "done",
