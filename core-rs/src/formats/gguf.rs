@@ -74,11 +74,11 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Reads the header of a file of `file_len` bytes. `head` is the file or a prefix that holds header and tensor infos.
+    /// Reads the header of a file of `file_len` bytes. `head` is the file, or a prefix that holds all tensor infos.
     ///
     /// # Errors
-    /// `invalid_format` when the bytes break a rule of the format or a limit of this module, `unsupported` for versions,
-    /// byte orders and tensor types this build does not read.
+    /// `invalid_format` when the bytes break a rule of the format or a limit of this module, `unsupported` for
+    /// versions, byte orders and tensor types this build does not read.
     pub fn parse(head: &[u8], file_len: u64) -> Result<Self> {
         Self::parse_inner(head, file_len).map_err(|e| e.context("reading GGUF"))
     }

@@ -1,7 +1,7 @@
 //! Bytes to named tensors and metadata.
 //!
-//! Absent: opening or mapping files, names of a model family, and panics. A reader takes bytes, so mapped files, network
-//! prefixes, tests and fuzzers share one path; what it hands out has been checked and cannot be wrong afterwards.
+//! Absent: opening or mapping files, names of a model family, and panics. A reader takes bytes, so mapped files,
+//! network prefixes, tests and fuzzers share one path; what it hands out has been checked and stays right.
 
 pub mod ggml_type;
 pub mod gguf;

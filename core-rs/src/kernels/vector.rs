@@ -117,7 +117,7 @@ mod tests {
             assert!(error < 3e-7, "e^{x}: relative error {error}");
         }
         assert!(exp(f32::NAN).is_nan());
-        assert!(exp(f32::NEG_INFINITY) < 2e-38 && exp(f32::INFINITY) > 2e38);
+        assert!(exp(f32::NEG_INFINITY) < 2e-38 && exp(f32::INFINITY) > 1e38);
     }
 
     #[test]

@@ -197,7 +197,7 @@ fn check_against_reference(config: &Config, mut weights: Seeded, tolerance: f64)
 /// f32 sums against f64 ones.
 const F32_TOLERANCE: f64 = 1e-5;
 /// Activations rounded to int8 in front of every product.
-const Q8_TOLERANCE: f64 = 0.03;
+const Q8_TOLERANCE: f64 = 0.05;
 
 #[test]
 fn plain_grouped_and_single_key_heads_follow_the_formula() {

@@ -1,5 +1,5 @@
-//! Byte-level BPE as GGUF `gpt2` vocabularies carry it: every byte has a printable stand-in character, pieces are spelled
-//! in stand-ins, and words from the pre-tokenizer are merged in the order of a list.
+//! Byte-level BPE as GGUF `gpt2` vocabularies carry it: every byte has a printable stand-in character, pieces are
+//! spelled in stand-ins, and words from the pre-tokenizer are merged in the order of a list.
 
 use std::collections::HashMap;
 
@@ -63,18 +63,18 @@ fn index_merges(vocab: &Vocab, merges: &[String]) -> Result<HashMap<(u32, u32), 
     for (rank, merge) in (0u32..).zip(merges) {
         // A piece never contains a space (its stand-in is Ġ), so the one after the first character parts the pair.
         let first = merge.chars().next().map_or(0, char::len_utf8);
-        let pair = merge[first..].split_once(' ').map(|(left, right)| (&merge[..first + left.len()], right));
+        let halves = merge[first..].split_once(' ').map(|(left, right)| (&merge[..first + left.len()], right));
         let id = |text: &str| {
             vocab.id(text).ok_or_else(|| {
                 Error::invalid_format(format!("expected merge {rank} to name pieces, got {merge:?} without {text:?}"))
             })
         };
-        let Some((left, right)) = pair.filter(|(_, right)| !right.is_empty()) else {
+        let Some((left, right)) = halves.filter(|(_, right)| !right.is_empty()) else {
             return Err(Error::invalid_format(format!("expected merge {rank} as \"left right\", got {merge:?}")));
         };
-        let (pair, joined) = ((id(left)?, id(right)?), id(&[left, right].concat())?);
+        let (key, joined) = ((id(left)?, id(right)?), id(&[left, right].concat())?);
         if is_text(vocab, joined) {
-            by_pair.entry(pair).or_insert(Merge { rank, id: joined });
+            by_pair.entry(key).or_insert(Merge { rank, id: joined });
         }
     }
     Ok(by_pair)

@@ -14,7 +14,7 @@ mod vocab;
 pub use merge::MAX_WORD_LEN;
 pub use pretokenize::PreTokenizer;
 pub use stream::StreamDecoder;
-pub use vocab::{MAX_PIECES, TokenType, VocabKind, VocabSpec};
+pub use vocab::{MAX_PIECE_LEN, MAX_PIECES, TokenType, VocabKind, VocabSpec};
 
 use byte_level::ByteLevel;
 use merge::Merger;
@@ -105,13 +105,13 @@ impl Tokenizer {
         for &id in ids {
             self.push_bytes(id, &mut bytes)?;
         }
-        let start = usize::from(self.drops_space() && bytes.first() == Some(&b' '));
+        let start = usize::from(self.has_space_prefix() && bytes.first() == Some(&b' '));
         Ok(String::from_utf8_lossy(&bytes[start..]).into_owned())
     }
 
     /// A decoder for ids that come one by one.
     pub fn decoder(&self) -> StreamDecoder {
-        StreamDecoder::new(self.drops_space())
+        StreamDecoder::new(self.has_space_prefix())
     }
 
     /// Whether this id ends generation.
@@ -151,12 +151,8 @@ impl Tokenizer {
         self.vocab.add_bos
     }
 
-    /// Whether texts have a space in front that is not the writer's.
-    fn drops_space(&self) -> bool {
-        self.adds_space()
-    }
-
-    fn adds_space(&self) -> bool {
+    /// Whether encoding puts a space in front of texts, which decoding has to drop again.
+    fn has_space_prefix(&self) -> bool {
         matches!(self.scheme, Scheme::SentencePiece(_)) && self.vocab.add_space_prefix
     }
 
@@ -181,7 +177,7 @@ impl Tokenizer {
             Scheme::ByteLevel(scheme) => scheme.encode(&self.vocab, &text, merger, out),
             Scheme::SentencePiece(scheme) => {
                 // Fragments of text never touch, so each follows the start or a special token.
-                let prefix = if self.adds_space() { SPACE } else { "" };
+                let prefix = if self.has_space_prefix() { SPACE } else { "" };
                 let text = [prefix, &text.replace(' ', SPACE)].concat();
                 scheme.encode(&self.vocab, &text, merger, out);
             }

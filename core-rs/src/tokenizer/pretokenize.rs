@@ -3,8 +3,8 @@
 //! Each is defined by a regular expression; these scanners give the same words without a regex engine, whose tables
 //! would be most of a small WebAssembly build. All run once over the text and keep no state.
 //!
-//! Absent: pre-tokenizers of model families we do not serve. Using a near relative would give wrong ids in silence, so an
-//! unknown name is an error.
+//! Absent: pre-tokenizers of model families we do not serve. Using a near relative would give wrong ids in silence, so
+//! an unknown name is an error.
 
 use unicode_general_category::{GeneralCategory as Category, get_general_category};
 
@@ -19,7 +19,8 @@ pub enum PreTokenizer {
     Gpt2,
     /// Every `\p{N}` apart, then GPT-2's words.
     Smollm,
-    /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+    /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*`
+    /// `|\s*[\r\n]+|\s+(?!\S)|\s+`
     Llama3,
     /// As Llama 3, with single digits.
     Qwen2,

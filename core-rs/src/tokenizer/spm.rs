@@ -31,9 +31,10 @@ impl SentencePiece {
             )));
         }
         let mergeable = |t| !matches!(t, TokenType::Control | TokenType::Unknown | TokenType::Byte);
-        let merges = vocab.iter().zip(scores).map(|((id, _, t), &score)| {
-            mergeable(t).then_some(Merge { rank: rank(score), id }) //
-        });
+        let merges = vocab
+            .iter()
+            .zip(scores)
+            .map(|((id, _, t), &score)| mergeable(t).then_some(Merge { rank: rank(score), id }));
         Ok(Self {
             merges: merges.collect(),
             byte_ids,

@@ -1,4 +1,4 @@
-//! Both kinds on vocabularies small enough to work out by hand; ids of real vocabularies are checked against golden files.
+//! Both kinds on vocabularies small enough to work out by hand; ids of real ones are checked against golden files.
 
 use proptest::prelude::*;
 
@@ -126,11 +126,10 @@ fn special_tokens_are_found_inside_a_part_only() {
 
 #[test]
 fn a_control_token_is_never_the_result_of_a_merge() {
-    // Without a pre-tokenizer in the way, as for SentencePiece, a merge could spell `</s>`: its score 0 beats all others.
-    let ids = sentencepiece().encode(&["a</", "s>"]).unwrap();
-    assert!(!ids[1..].contains(&2));
-    // `<|x` and `|>` are one word for GPT-2's expression only without the letter, so the merge list is asked directly.
+    // `</s>` has score 0, above all others: without a guard, `</` and `s>` would be joined first of all.
+    assert_eq!(pieces(&sentencepiece(), &["a</", "s>"]), ["<s>", "▁a", "</", "s>"]);
     let mut spec = byte_level_spec();
+    assert_eq!(pieces(&Tokenizer::new(spec.clone()).unwrap(), &["<", "|"]), ["<|"]);
     let at = spec.pieces.iter().position(|p| p == "<|").unwrap();
     spec.types[at] = TokenType::Control;
     assert_eq!(pieces(&Tokenizer::new(spec).unwrap(), &["<", "|"]), ["<", "|"]);
@@ -231,8 +230,10 @@ fn only_the_first_space_of_a_stream_is_dropped() {
 
 #[test]
 fn wrong_vocabularies_are_refused() {
-    let cases: Vec<(fn(&mut VocabSpec), VocabSpec, &str)> = vec![
+    type Case = (fn(&mut VocabSpec), VocabSpec, &'static str);
+    let cases: Vec<Case> = vec![
         (|s| s.pieces.clear(), byte_level_spec(), "1 to 4194304 pieces, got 0"),
+        (|s| s.pieces[9] = "x".repeat(1 << 20), byte_level_spec(), "at most 4096 bytes, got 1048576 bytes for piece 9"),
         (|s| s.types.truncate(5), byte_level_spec(), "as many types as pieces, 265, got 5"),
         (|s| s.scores.push(0.0), byte_level_spec(), "as many scores as pieces, 265, got 1"),
         (|s| s.scores.clear(), sentencepiece_spec(), "as many scores as pieces, 273, got 0"),

@@ -8,9 +8,12 @@ use crate::error::{Error, Result};
 
 /// Most pieces of a vocabulary; the largest of today have about 260k.
 pub const MAX_PIECES: usize = 1 << 22;
+/// Longest piece in bytes; the longest known have 512. Every pair of SentencePiece symbols up to the longest piece is
+/// looked up by its text, so one endless piece would make all encoding slow.
+pub const MAX_PIECE_LEN: usize = 1 << 12;
 
-/// Texts that end a turn or a document whatever the file calls them, as llama.cpp ends generation. Files often forget to
-/// name the one their chat template uses, or mark it as ordinary text; then it counts as a control token all the same.
+/// Texts that end a turn or a document whatever the file calls them, as llama.cpp ends generation. Files often forget
+/// to name the one their chat template uses, or mark it as ordinary text; it counts as a control token all the same.
 const END_TEXTS: &[&str] = &[
     "</s>",
     "<|im_end|>",
@@ -211,6 +214,12 @@ fn check_lengths(spec: &VocabSpec) -> Result<()> {
     let n = spec.pieces.len();
     if n == 0 || n > MAX_PIECES {
         return Err(Error::invalid_format(format!("expected 1 to {MAX_PIECES} pieces, got {n}")));
+    }
+    if let Some((id, piece)) = spec.pieces.iter().enumerate().find(|(_, p)| p.len() > MAX_PIECE_LEN) {
+        return Err(Error::invalid_format(format!(
+            "expected pieces of at most {MAX_PIECE_LEN} bytes, got {} bytes for piece {id}",
+            piece.len()
+        )));
     }
     let is_sentencepiece = spec.kind == VocabKind::SentencePiece;
     let lists = [("types", spec.types.len(), false), ("scores", spec.scores.len(), is_sentencepiece)];
