@@ -8,8 +8,11 @@
  *
  * @module
  */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { modelsDir } from "../src/models/cache.ts";
+import { DEFAULT_MODEL, findModel } from "../src/models/catalogue.ts";
 
 /** Tests that a step ran. */
 export interface Counts {
@@ -45,6 +48,8 @@ export const STEPS: readonly Step[] = [
   { name: "cargo-fmt", command: [CARGO, "fmt", "--all", "--check"] },
   { name: "deno-lint", command: [DENO, "lint"] },
   { name: "deno-check", command: [DENO, "check", "."] },
+  // The real model that golden tests compare; a minute the first time, nothing afterwards.
+  { name: "model", command: [DENO, "run", "-A", "src/main.ts", "pull", DEFAULT_MODEL] },
   { name: "rooms", command: [DENO, "run", "--allow-read", "scripts/check_rooms.ts"] },
   {
     name: "clippy",
@@ -134,10 +139,22 @@ function details(step: Step, { passed, failed, ignored }: Counts): string[] {
   return [`${passed} passed`, ...(failed ? [`${failed} failed`] : []), ...(ignored ? [`${ignored} ignored`] : [])];
 }
 
+/** Names the model that golden tests compare, once it has been fetched. */
+function testModel(): Record<string, string> {
+  const path = join(modelsDir((name) => Deno.env.get(name)), findModel(DEFAULT_MODEL)!.file);
+  return existsSync(path) ? { LLAMERO_TEST_MODEL: path } : {};
+}
+
 /** Runs programs in the folder `cwd`, without colours, so that their output can be read by us. */
-export function programRunner(cwd: string): RunProgram {
+export function programRunner(cwd: string, extraEnv: () => Record<string, string> = () => ({})): RunProgram {
   return async function runProgram([program, ...args], onLine) {
-    const env = { NO_COLOR: "1", CARGO_TERM_COLOR: "never", DENO_NO_UPDATE_CHECK: "1", TERM: "dumb" };
+    const env = {
+      ...extraEnv(),
+      NO_COLOR: "1",
+      CARGO_TERM_COLOR: "never",
+      DENO_NO_UPDATE_CHECK: "1",
+      TERM: "dumb",
+    };
     const command = new Deno.Command(program, { args, cwd, env, stdin: "null", stdout: "piped", stderr: "piped" });
     let output = "";
     const keep = (line: string) => {
@@ -196,7 +213,7 @@ async function main(args: string[]): Promise<number> {
     console.error(`llamero test: ${(error as Error).message}`);
     return 2;
   }
-  const run = programRunner(join(import.meta.dirname!, ".."));
+  const run = programRunner(join(import.meta.dirname!, ".."), testModel);
   return (await runSteps(steps, { run, say: console.log })).failed === 0 ? 0 : 1;
 }
 

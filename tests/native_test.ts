@@ -1,0 +1,71 @@
+/** The native engine on the small model: the contract of all engines, and what only it can show. */
+import assert from "node:assert/strict";
+import { engineContract } from "../src/engine/contract.ts";
+import { openEngine } from "../src/engine/mod.ts";
+import { TINY_MODEL } from "./support.ts";
+
+engineContract("native engine", () => openEngine({ model: TINY_MODEL }));
+
+Deno.test("native engine: describes its model", async () => {
+  await using engine = await openEngine({ model: TINY_MODEL });
+  const { device, specialTokens, ...model } = engine.model;
+  assert.deepEqual(model, {
+    name: "tiny-vicuna-random",
+    architecture: "llama",
+    contextLength: 512,
+    vocabSize: 1024,
+    parameters: model.parameters,
+    quantization: "q8_0",
+    chatTemplate: undefined,
+    bosToken: "<s>",
+    eosToken: "</s>",
+    addsBos: true,
+  });
+  assert.match(device, /^cpu (scalar|avx2)/);
+  assert.deepEqual(specialTokens.filter((token) => token === "<s>" || token === "</s>").sort(), ["</s>", "<s>"]);
+});
+
+Deno.test("native engine: progress rises to the whole", async () => {
+  const seen: number[] = [];
+  await using _engine = await openEngine({
+    model: TINY_MODEL,
+    onProgress: ({ done, total }) => seen.push(done / total),
+  });
+  assert.ok(seen.length > 0 && seen.every((share, at) => share > 0 && share <= 1 && share >= (seen[at - 1] ?? 0)));
+});
+
+Deno.test("native engine: a special token that a user typed stays text", async () => {
+  await using engine = await openEngine({ model: TINY_MODEL });
+  const end = engine.tokenize(["</s>"]).at(-1);
+  assert.ok(engine.tokenize(["a</s>"]).includes(end!));
+  assert.ok(!engine.tokenize(["a<", "/s>"]).includes(end!));
+  assert.equal(engine.detokenize(engine.tokenize(["a<", "/s>"])), "a</s>");
+});
+
+Deno.test("native engine: files that are no model are refused with what was wanted and what came", async (t) => {
+  const dir = await Deno.makeTempDir();
+  try {
+    const model = await Deno.readFile(TINY_MODEL);
+    const unknown = new TextEncoder().encode("llamb");
+    const patched = model.slice();
+    // The value of general.architecture stands first in the file; the keys say llama too and stay.
+    patched.set(unknown, new TextDecoder("latin1").decode(model).indexOf("llama"));
+    const cases: [name: string, bytes: Uint8Array, code: string, words: RegExp][] = [
+      ["text.gguf", new TextEncoder().encode("this is not a model"), "invalid_format", /GGUF/],
+      ["empty.gguf", new Uint8Array(), "io", /empty/],
+      ["truncated.gguf", model.subarray(0, model.length - 1000), "invalid_format", /expected .*got/],
+      ["header.gguf", model.subarray(0, 100), "invalid_format", /expected .*got/],
+      ["architecture.gguf", patched, "unsupported", /architecture "llamb" .* known is llama/],
+    ];
+    for (const [name, bytes, code, words] of cases) {
+      await t.step(name, async () => {
+        await Deno.writeFile(`${dir}/${name}`, bytes);
+        await assert.rejects(openEngine({ model: `${dir}/${name}` }), { name: "EngineError", code, message: words });
+      });
+    }
+    await assert.rejects(openEngine({ model: `${dir}/none.gguf` }), { code: "io", message: /No such file/ });
+    await assert.rejects(openEngine({ model: dir }), { code: "io", message: /expected a file, got a directory/ });
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});

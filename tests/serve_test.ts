@@ -1,0 +1,129 @@
+/** The served program as its clients see it: a process of its own, real sockets, the real core. */
+import assert from "node:assert/strict";
+import { healthUntil, llamero, NO_REAL_MODEL, REAL_MODEL, served, TINY_MODEL } from "./support.ts";
+
+const REAL_ONLY = { ignore: REAL_MODEL === undefined };
+const REAL_NOTE = NO_REAL_MODEL === undefined ? "" : ` (skipped: ${NO_REAL_MODEL})`;
+
+function chat(url: string, body: Record<string, unknown>, init: RequestInit = {}): Promise<Response> {
+  const headers = { "content-type": "application/json" };
+  return fetch(`${url}/v1/chat/completions`, { method: "POST", headers, body: JSON.stringify(body), ...init });
+}
+
+function user(content: string) {
+  return [{ role: "user", content }];
+}
+
+Deno.test("serve: whole, streamed and over WebSocket, the same greedy text", async () => {
+  await using server = await served(TINY_MODEL);
+  const request = { model: server.model, messages: user("Hello!"), temperature: 0, max_tokens: 24 };
+  const whole = await (await chat(server.url, request)).json();
+  const text = whole.choices[0].message.content;
+  assert.ok(text.length > 0 && whole.usage.completion_tokens <= 24);
+  assert.equal(await streamed(await chat(server.url, { ...request, stream: true })), text);
+  assert.equal(await overSocket(server.url, server.model), text);
+});
+
+async function streamed(response: Response): Promise<string> {
+  const lines = (await response.text()).split("\n\n").filter((line) => line.startsWith("data: "));
+  assert.equal(lines.at(-1), "data: [DONE]");
+  return lines.slice(0, -1).map((line) => JSON.parse(line.slice(6)).choices[0]?.delta.content ?? "").join("");
+}
+
+async function overSocket(url: string, model: string): Promise<string> {
+  const socket = new WebSocket(`${url.replace("http", "ws")}/v1/responses`);
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  let text = "";
+  socket.onopen = () =>
+    socket.send(
+      JSON.stringify({ type: "response.create", model, input: "Hello!", temperature: 0, max_output_tokens: 24 }),
+    );
+  socket.onerror = () => reject(new Error("the socket failed"));
+  socket.onmessage = ({ data }) => {
+    const event = JSON.parse(data);
+    if (event.type === "response.output_text.delta") text += event.delta;
+    if (/^response\.(completed|incomplete)$/.test(event.type)) resolve(text);
+    if (/^(response\.failed|error)$/.test(event.type)) reject(new Error(data));
+  };
+  try {
+    return await promise;
+  } finally {
+    const closed = new Promise((done) => socket.onclose = done);
+    socket.close();
+    await closed;
+  }
+}
+
+Deno.test("serve: bad requests get their sentence, and the server lives on", async () => {
+  await using server = await served(TINY_MODEL);
+  const ok = { model: server.model, messages: user("Hi"), max_tokens: 2 };
+  const cases: [body: string, status: number, words: RegExp][] = [
+    ["{", 400, /JSON/],
+    ["[]", 400, /expected/],
+    [JSON.stringify({ ...ok, messages: "Hi" }), 400, /messages/],
+    [JSON.stringify({ ...ok, max_tokens: "2" }), 400, /max_tokens/],
+    [JSON.stringify({ ...ok, max_tokens: 2 ** 53 }), 400, /max_tokens/],
+    [JSON.stringify({ ...ok, temperature: -1 }), 400, /temperature/],
+    [JSON.stringify({ ...ok, model: "gpt-4" }), 404, /gpt-4/],
+    [JSON.stringify({ ...ok, messages: user("word ".repeat(600)) }), 400, /\d{3,} tokens.*512.*511/],
+  ];
+  for (const [body, status, words] of cases) {
+    const headers = { "content-type": "application/json" };
+    const response = await fetch(`${server.url}/v1/chat/completions`, { method: "POST", headers, body });
+    const { error } = await response.json();
+    assert.equal(response.status, status, body.slice(0, 80));
+    assert.match(error.message, words);
+  }
+  assert.equal((await chat(server.url, ok)).status, 200);
+});
+
+Deno.test("serve: a client that leaves ends its generation", async () => {
+  await using server = await served(TINY_MODEL);
+  for (const stream of [true, false]) {
+    const left = new AbortController();
+    const endless = { model: server.model, messages: user("Hello!"), stream, logit_bias: undefined };
+    const reply = chat(server.url, endless, { signal: left.signal }).then((response) => response.text()).catch(() =>
+      ""
+    );
+    await healthUntil(server.url, ({ stats }) => stats.running + stats.waiting > 0 || stats.generated_tokens > 0);
+    left.abort();
+    await reply;
+    const { stats } = await healthUntil(server.url, ({ stats }) => stats.running + stats.waiting === 0);
+    assert.deepEqual([stats.running, stats.waiting], [0, 0]);
+  }
+});
+
+Deno.test("serve: a port in use is a sentence", async () => {
+  const taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = taken.addr as Deno.NetAddr;
+  const { code, stderr } = await llamero(["serve", "--model", TINY_MODEL, "--port", String(port)]).output();
+  taken.close();
+  assert.equal(code, 1);
+  assert.match(new TextDecoder().decode(stderr), new RegExp(`port ${port} failed: the port is in use`));
+});
+
+Deno.test(`serve: health is answered while a long prompt is in prefill, and leaving ends the prefill${REAL_NOTE}`, {
+  ...REAL_ONLY,
+}, async () => {
+  await using server = await served(REAL_MODEL!);
+  const left = new AbortController();
+  const messages = user("The quick brown fox jumps over the lazy dog. ".repeat(200));
+  const request = { model: server.model, messages, max_tokens: 1, stream: true };
+  const reply = chat(server.url, request, { signal: left.signal }).then((response) => response.text()).catch(() =>
+    "left"
+  );
+  await healthUntil(server.url, ({ stats }) => stats.running > 0);
+  const waits: number[] = [];
+  for (let i = 0; i < 20; i++) {
+    const asked = performance.now();
+    const health = await (await fetch(`${server.url}/healthz`)).json();
+    waits.push(performance.now() - asked);
+    assert.deepEqual([health.stats.running, health.stats.generated_tokens], [1, 0], "the prompt is still in prefill");
+  }
+  // The median, since a machine that does other things as well may miss a single one.
+  assert.ok(waits.sort((a, b) => a - b)[10]! < 50, `health took ${waits.map(Math.round)} ms`);
+  left.abort();
+  assert.equal(await reply, "left");
+  const { stats } = await healthUntil(server.url, ({ stats }) => stats.running === 0);
+  assert.deepEqual([stats.running, stats.generated_tokens], [0, 0]);
+});
