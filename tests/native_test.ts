@@ -53,8 +53,8 @@ Deno.test("native engine: files that are no model are refused with what was want
     const cases: [name: string, bytes: Uint8Array, code: string, words: RegExp][] = [
       ["text.gguf", new TextEncoder().encode("this is not a model"), "invalid_format", /GGUF/],
       ["empty.gguf", new Uint8Array(), "io", /empty/],
-      ["truncated.gguf", model.subarray(0, model.length - 1000), "invalid_format", /expected .*got/],
-      ["header.gguf", model.subarray(0, 100), "invalid_format", /expected .*got/],
+      ["truncated.gguf", model.subarray(0, model.length - 1000), "invalid_format", /file ends early: wanted .*got/],
+      ["header.gguf", model.subarray(0, 100), "invalid_format", /file ends early: wanted .*got/],
       ["architecture.gguf", patched, "unsupported", /architecture "llamb" .* known is llama/],
     ];
     for (const [name, bytes, code, words] of cases) {

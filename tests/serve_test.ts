@@ -81,7 +81,7 @@ Deno.test("serve: a client that leaves ends its generation", async () => {
   await using server = await served(TINY_MODEL);
   for (const stream of [true, false]) {
     const left = new AbortController();
-    const endless = { model: server.model, messages: user("Hello!"), stream, logit_bias: undefined };
+    const endless = { model: server.model, messages: user("Hello!"), stream };
     const reply = chat(server.url, endless, { signal: left.signal }).then((response) => response.text()).catch(() =>
       ""
     );

@@ -33,7 +33,9 @@ export interface Served extends AsyncDisposable {
 
 /** Serve `model` on a free port. */
 export async function served(model: string, ...flags: string[]): Promise<Served> {
-  const child = llamero(["serve", "--json", "--port", "0", "--model", model, ...flags], { stderr: "inherit" }).spawn();
+  const child = llamero(["serve", "--json", "--quiet", "--port", "0", "--model", model, ...flags], {
+    stderr: "inherit",
+  }).spawn();
   const lines = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   while (!text.includes("\n")) {

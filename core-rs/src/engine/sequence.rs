@@ -95,12 +95,7 @@ impl<M: CausalLm> Sequence<M> {
     }
 
     /// Turn the newest token into text and decide whether it is the last.
-    fn show(
-        &mut self,
-        tokenizer: &Tokenizer,
-        now: &dyn Fn() -> f64,
-        emit: &mut dyn FnMut(EventKind),
-    ) -> Result<bool> {
+    fn show(&mut self, tokenizer: &Tokenizer, now: &dyn Fn() -> f64, emit: &mut dyn FnMut(EventKind)) -> Result<bool> {
         let ended = tokenizer.is_end(self.last) && !self.ignore_eos;
         if !ended {
             let piece = self.decoder.push(tokenizer, self.last)?;

@@ -30,7 +30,6 @@ impl<M: CausalLm> Engine<M> {
         Self { model, tokenizer, limits, now, waiting: VecDeque::new(), running: VecDeque::new(), generated: 0 }
     }
 
-
     /// Conversations that wait for a place.
     pub fn waiting(&self) -> usize {
         self.waiting.len()

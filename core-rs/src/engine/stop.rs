@@ -102,7 +102,10 @@ mod tests {
 
     #[test]
     fn a_repeated_beginning_is_not_lost() {
-        assert_eq!(run(&["aab"], &["a", "a", "a", "b"]), (vec!["".into(), "".into(), "a".into(), "".into()], Some("aab".into())));
+        assert_eq!(
+            run(&["aab"], &["a", "a", "a", "b"]),
+            (vec!["".into(), "".into(), "a".into(), "".into()], Some("aab".into()))
+        );
     }
 
     proptest! {

@@ -131,7 +131,11 @@ fn bad_requests_come_back_with_their_sentence() {
 fn loading_failures_are_events() {
     for (config, kind, word) in [
         (r#"{"path":"/nonexistent.gguf"}"#.to_string(), "io", "/nonexistent.gguf"),
-        (serde_json::json!({ "path": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml") }).to_string(), "invalid_format", "GGUF"),
+        (
+            serde_json::json!({ "path": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml") }).to_string(),
+            "invalid_format",
+            "GGUF",
+        ),
     ] {
         let engine = open(&config);
         let records = until(engine, |record| record.kind == 3);
@@ -148,9 +152,11 @@ fn loading_failures_are_events() {
 fn closing_ends_a_waiting_call_and_a_running_reply() {
     let engine = open_tiny();
     submit(engine, r#"{"prompt":["Hello"],"ignore_eos":true}"#);
-    let waiting = std::thread::spawn(move || loop {
-        if let Err(code) = wait(engine) {
-            return code;
+    let waiting = std::thread::spawn(move || {
+        loop {
+            if let Err(code) = wait(engine) {
+                return code;
+            }
         }
     });
     std::thread::sleep(Duration::from_millis(50));

@@ -21,7 +21,7 @@ pub(crate) const BLOCK: usize = 32;
 /// Scales are padded with zeros to a multiple of this, so that vector loops over them need no tail.
 pub(crate) const LANES: usize = 8;
 /// Q5_0 stores `q - 16` shifted up by 16: its constant term is `-16 * scale`.
-const Q5_0_ZERO: f32 = 16.0;
+pub(super) const Q5_0_ZERO: f32 = 16.0;
 /// Largest magnitude of a quantised activation.
 const MAX_ACTIVATION: f32 = 127.0;
 
@@ -54,16 +54,6 @@ impl Format {
             Self::Q4_1 => Q4_1_BYTES,
             Self::Q5_0 => Q5_0_BYTES,
             Self::Q5_1 => Q5_1_BYTES,
-        }
-    }
-
-    /// Unpacks one row of stored blocks. Inlined into each instruction set's own `unpack`.
-    #[inline(always)]
-    pub(crate) fn unpack(self, bytes: &[u8], row: RowMut<'_, u8>) {
-        match self {
-            Self::Q4_1 => unpack_blocks(bytes, row, q4_1),
-            Self::Q5_0 => unpack_blocks(bytes, row, q5_0),
-            Self::Q5_1 => unpack_blocks(bytes, row, q5_1),
         }
     }
 }
@@ -116,6 +106,7 @@ impl<T: Copy + Default> Rows<T> {
         Row { q: self.q[q].as_chunks().0, scale: &self.scale[sides.clone()], side: &self.side[sides] }
     }
 
+    #[inline(always)]
     pub(crate) fn row_mut(&mut self, i: usize) -> RowMut<'_, T> {
         let (q, sides) = self.ranges(i);
         let scale = &mut self.scale[sides.clone()];
@@ -128,11 +119,33 @@ impl<T: Copy + Default> Rows<T> {
     }
 }
 
-/// Quantises one row of activations to int8 blocks. Inlined into each instruction set's own `quantize`.
-///
-/// A block holding a NaN or an infinity becomes NaN as a whole: it must not turn into a plausible number.
+impl Rows<u8> {
+    /// Unpacks stored rows into the first rows.
+    pub(crate) fn unpack(&mut self, format: Format, bytes: &[u8]) {
+        for (i, bytes) in bytes.chunks_exact(format.row_bytes(self.k)).enumerate() {
+            match format {
+                Format::Q4_1 => unpack_row(bytes, self.row_mut(i), q4_1),
+                Format::Q5_0 => unpack_row(bytes, self.row_mut(i), q5_0),
+                Format::Q5_1 => unpack_row(bytes, self.row_mut(i), q5_1),
+            }
+        }
+    }
+}
+
+impl Rows<i8> {
+    /// Quantises rows of activations. Inlined into each instruction set's own form.
+    ///
+    /// A block holding a NaN or an infinity becomes NaN as a whole: it must not turn into a plausible number.
+    #[inline(always)]
+    pub(crate) fn quantize(&mut self, values: &[f32]) {
+        for (i, values) in values.chunks_exact(self.k).enumerate() {
+            quantize_row(values, self.row_mut(i));
+        }
+    }
+}
+
 #[inline(always)]
-pub(crate) fn quantize(values: &[f32], row: RowMut<'_, i8>) {
+fn quantize_row(values: &[f32], row: RowMut<'_, i8>) {
     let blocks = values.as_chunks::<BLOCK>().0;
     for (((x, q), scale), side) in blocks.iter().zip(row.q).zip(row.scale).zip(row.side) {
         let bits = x.iter().fold(0, |max, v| max.max(v.to_bits() & F32_MAGNITUDE));
@@ -144,7 +157,8 @@ pub(crate) fn quantize(values: &[f32], row: RowMut<'_, i8>) {
             *q = round_to_i8(v * inverse);
             sum += i32::from(*q);
         }
-        *side = *scale * sum as f32;
+        *side = half::f16::from_f32(*scale * sum as f32).to_f32();
+        *scale = half::f16::from_f32(*scale).to_f32();
     }
 }
 
@@ -161,12 +175,11 @@ fn round_to_i8(v: f32) -> i8 {
     (v + ROUND).to_bits() as i8
 }
 
-const Q4_1_BYTES: usize = 2 + 2 + 16;
-const Q5_0_BYTES: usize = 2 + 4 + 16;
-const Q5_1_BYTES: usize = 2 + 2 + 4 + 16;
+pub(super) const Q4_1_BYTES: usize = 2 + 2 + 16;
+pub(super) const Q5_0_BYTES: usize = 2 + 4 + 16;
+pub(super) const Q5_1_BYTES: usize = 2 + 2 + 4 + 16;
 
-#[inline(always)]
-fn unpack_blocks<const N: usize>(
+fn unpack_row<const N: usize>(
     bytes: &[u8],
     row: RowMut<'_, u8>,
     unpack: impl Fn(&[u8; N], &mut [u8; BLOCK]) -> (f32, f32),
@@ -178,57 +191,53 @@ fn unpack_blocks<const N: usize>(
 }
 
 /// `{ f16 scale, f16 min, u8 nibbles[16] }`
-#[inline(always)]
 fn q4_1(block: &[u8; Q4_1_BYTES], q: &mut [u8; BLOCK]) -> (f32, f32) {
-    nibbles(&block[4..], q);
+    *q = nibbles(bytes_at(block, 4));
     (half_at(block, 0), half_at(block, 2))
 }
 
 /// `{ f16 scale, u32 fifth bits, u8 nibbles[16] }`
-#[inline(always)]
 fn q5_0(block: &[u8; Q5_0_BYTES], q: &mut [u8; BLOCK]) -> (f32, f32) {
-    nibbles(&block[6..], q);
-    fifth_bits(&block[2..6], q);
+    *q = with_fifth_bits(nibbles(bytes_at(block, 6)), bytes_at(block, 2));
     let scale = half_at(block, 0);
     (scale, -Q5_0_ZERO * scale)
 }
 
 /// `{ f16 scale, f16 min, u32 fifth bits, u8 nibbles[16] }`
-#[inline(always)]
 fn q5_1(block: &[u8; Q5_1_BYTES], q: &mut [u8; BLOCK]) -> (f32, f32) {
-    nibbles(&block[8..], q);
-    fifth_bits(&block[4..8], q);
+    *q = with_fifth_bits(nibbles(bytes_at(block, 8)), bytes_at(block, 4));
     (half_at(block, 0), half_at(block, 2))
 }
 
 /// Low nibbles are the first half of a block, high nibbles the second.
-#[inline(always)]
-fn nibbles(bytes: &[u8], q: &mut [u8; BLOCK]) {
-    let (low, high) = q.split_at_mut(BLOCK / 2);
-    for ((byte, low), high) in bytes.iter().zip(low).zip(high) {
-        *low = byte & 15;
-        *high = byte >> 4;
+fn nibbles(bytes: [u8; BLOCK / 2]) -> [u8; BLOCK] {
+    let mut q = [0; BLOCK];
+    for i in 0..BLOCK / 2 {
+        q[i] = bytes[i] & 15;
+        q[i + BLOCK / 2] = bytes[i] >> 4;
     }
+    q
 }
 
-/// Bit i of the little-endian word is bit 4 of value i.
-#[inline(always)]
-fn fifth_bits(bytes: &[u8], q: &mut [u8; BLOCK]) {
-    for (q, byte) in q.as_chunks_mut::<8>().0.iter_mut().zip(bytes) {
-        for (i, q) in q.iter_mut().enumerate() {
-            *q |= (byte >> i & 1) << 4;
-        }
+/// Bit i of the little-endian word becomes bit 4 of value i.
+fn with_fifth_bits(mut q: [u8; BLOCK], word: [u8; 4]) -> [u8; BLOCK] {
+    let word = u32::from_le_bytes(word);
+    for (i, q) in q.iter_mut().enumerate() {
+        *q |= ((word >> i & 1) << 4) as u8;
     }
+    q
 }
 
-#[inline(always)]
-fn half_at(block: &[u8], at: usize) -> f32 {
-    half_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))
+fn bytes_at<const N: usize, const M: usize>(block: &[u8; N], at: usize) -> [u8; M] {
+    std::array::from_fn(|i| block[at + i])
+}
+
+fn half_at<const N: usize>(block: &[u8; N], at: usize) -> f32 {
+    half_to_f32(u16::from_le_bytes(bytes_at(block, at)))
 }
 
 /// f16 bits to f32 without branches: shifting aligns the fraction, the product moves the exponent's bias and also
 /// normalises subnormals. `half` would ask for CPU features at each of these calls.
-#[inline(always)]
 fn half_to_f32(bits: u16) -> f32 {
     const BIAS: f32 = f32::from_bits((127 + 127 - 15) << 23);
     const HALF_INFINITE: f32 = 65536.0;
@@ -264,9 +273,10 @@ mod tests {
             let (bytes, truth) = (stored.data().unwrap(), stored.dequantize(&Device::Cpu).unwrap());
             for (i, truth) in truth.to_vec2::<f32>().unwrap().iter().enumerate() {
                 let mut rows = Rows::zeros(1, K);
-                format.unpack(&bytes[i * format.row_bytes(K)..][..format.row_bytes(K)], rows.row_mut(0));
+                rows.unpack(format, &bytes[i * format.row_bytes(K)..][..format.row_bytes(K)]);
                 let row = rows.row(0);
-                let ours = row.q.iter().enumerate().flat_map(|(b, q)| q.map(|q| row.scale[b] * f32::from(q) + row.side[b]));
+                let ours =
+                    row.q.iter().enumerate().flat_map(|(b, q)| q.map(|q| row.scale[b] * f32::from(q) + row.side[b]));
                 for (ours, truth) in ours.zip(truth) {
                     assert!((ours - truth).abs() <= 1e-6 * truth.abs().max(1.0), "{dtype:?}: {ours} != {truth}");
                 }
@@ -278,7 +288,7 @@ mod tests {
     fn activations_round_to_the_nearest_step() {
         let values: Vec<f32> = (0..BLOCK).map(|i| i as f32 * 0.37 - 5.0).collect();
         let mut rows = Rows::zeros(1, BLOCK);
-        quantize(&values, rows.row_mut(0));
+        rows.quantize(&values);
         let row = rows.row(0);
         for (q, v) in row.q[0].iter().zip(&values) {
             assert!((row.scale[0] * f32::from(*q) - v).abs() <= row.scale[0] * 0.5001);
@@ -294,11 +304,11 @@ mod tests {
             let mut values = [1.0; BLOCK];
             values[7] = bad;
             let mut rows = Rows::zeros(1, BLOCK);
-            quantize(&values, rows.row_mut(0));
+            rows.quantize(&values);
             assert!(rows.row(0).scale[0].is_nan() && rows.row(0).side[0].is_nan(), "{bad}");
         }
         let mut rows = Rows::zeros(1, BLOCK);
-        quantize(&[f32::from_bits(1); BLOCK], rows.row_mut(0));
+        rows.quantize(&[f32::from_bits(1); BLOCK]);
         assert_eq!(rows.row(0).side[0], 0.0, "a subnormal block has no scale and counts as zero");
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use super::blocks::{Format, Row, RowMut, Rows};
+use super::blocks::{Format, Rows};
 use super::scalar;
 use super::vector::Head;
 use crate::error::{Error, Result};
@@ -12,16 +12,18 @@ use crate::error::{Error, Result};
 pub(super) const PANEL_ROWS: usize = 2;
 
 /// The kernels of one instruction set. All are safe to call: a table is reachable only on a CPU that can run it.
+///
+/// Arguments go by reference: structs of slices copied at each call stalled on their own stores, a tenth of decoding.
 pub(super) struct Kernels {
     pub(super) name: &'static str,
-    /// One row of activations to int8 blocks.
-    pub(super) quantize: fn(&[f32], RowMut<'_, i8>),
-    /// One row of stored weight blocks to unpacked blocks.
-    pub(super) unpack: fn(Format, &[u8], RowMut<'_, u8>),
-    /// Dot products of a panel of weight rows with consecutive activation rows (from the given one on).
-    pub(super) panel: fn([Row<'_, u8>; PANEL_ROWS], &Rows<i8>, usize, &mut [[f32; PANEL_ROWS]]),
+    /// Rows of activations to int8 blocks.
+    pub(super) quantize: fn(&[f32], &mut Rows<i8>),
+    /// Rows of stored weight blocks to unpacked blocks; there may be fewer than the target holds.
+    pub(super) unpack: fn(Format, &[u8], &mut Rows<u8>),
+    /// Dot products of [`PANEL_ROWS`] weight rows with consecutive activation rows, from the given one on.
+    pub(super) panel: fn(&Rows<u8>, &Rows<i8>, usize, &mut [[f32; PANEL_ROWS]]),
     /// Attention of one head for one token.
-    pub(super) attend: fn(Head<'_>, &mut [f32]),
+    pub(super) attend: fn(&Head<'_>, &mut [f32]),
     /// `silu(gate) * up`.
     pub(super) swiglu: fn(&[f32], &[f32], &mut [f32]),
 }
@@ -98,7 +100,7 @@ pub fn active() -> Isa {
 }
 
 /// Attention of one head for one token, on the active instruction set.
-pub(crate) fn attend(head: Head<'_>, out: &mut [f32]) {
+pub(crate) fn attend(head: &Head<'_>, out: &mut [f32]) {
     (active().kernels().attend)(head, out);
 }
 

@@ -44,7 +44,9 @@ impl Linear {
             }
         };
         let weight = match Format::of(stored.dtype()) {
-            Some(format) if stored.device().is_cpu() && n_in.is_multiple_of(BLOCK) => Weight::Own { stored, format, isa },
+            Some(format) if stored.device().is_cpu() && n_in.is_multiple_of(BLOCK) => {
+                Weight::Own { stored, format, isa }
+            }
             _ => Weight::Candle(QMatMul::from_arc(stored)?),
         };
         Ok(Self { weight, n_in, n_out })
@@ -154,7 +156,8 @@ mod tests {
 
     #[test]
     fn shared_inputs_give_what_single_ones_give() {
-        let layer = |dtype, seed| Linear::new(Arc::new(QTensor::quantize(&numbers((4, 64), seed), dtype).unwrap())).unwrap();
+        let layer =
+            |dtype, seed| Linear::new(Arc::new(QTensor::quantize(&numbers((4, 64), seed), dtype).unwrap())).unwrap();
         let layers = [layer(GgmlDType::Q4_1, 0.2), layer(GgmlDType::Q8_0, 0.4), layer(GgmlDType::Q5_0, 0.6)];
         let x = numbers((3, 64), 0.8);
         let shared = forward_shared(layers.each_ref(), &x).unwrap();

@@ -23,9 +23,7 @@ pub(super) struct Weights<'a> {
 /// Quantises rows of `k` activations each.
 pub(super) fn quantize(isa: Isa, x: &[f32], k: usize) -> Rows<i8> {
     let mut rows = Rows::zeros(x.len() / k, k);
-    for (i, x) in x.chunks_exact(k).enumerate() {
-        (isa.kernels().quantize)(x, rows.row_mut(i));
-    }
+    (isa.kernels().quantize)(x, &mut rows);
     rows
 }
 
@@ -67,8 +65,7 @@ impl<'a> Band<'a> {
         let rows = panel * PANEL_ROWS..n.min((panel + 1) * PANEL_ROWS);
         self.unpack(rows.clone());
         let products = &mut self.products[..tokens.len()];
-        let panel = std::array::from_fn(|r| self.unpacked.row(r));
-        (self.isa.kernels().panel)(panel, x, tokens.start, products);
+        (self.isa.kernels().panel)(&self.unpacked, x, tokens.start, products);
         for (token, products) in tokens.zip(products) {
             // SAFETY: columns `rows` belong to this panel, and each panel to one range of `for_each_range`.
             let columns = unsafe { out.slice(token * n + rows.start..token * n + rows.end) };
@@ -79,10 +76,8 @@ impl<'a> Band<'a> {
     /// The last panel may be short: what its missing rows held before is multiplied, but not stored.
     fn unpack(&mut self, rows: Range<usize>) {
         let Weights { format, bytes, k, .. } = self.weights;
-        let stored = bytes[rows.start * format.row_bytes(k)..].chunks_exact(format.row_bytes(k));
-        for (i, bytes) in stored.take(rows.len()).enumerate() {
-            (self.isa.kernels().unpack)(format, bytes, self.unpacked.row_mut(i));
-        }
+        let stored = &bytes[rows.start * format.row_bytes(k)..rows.end * format.row_bytes(k)];
+        (self.isa.kernels().unpack)(format, stored, &mut self.unpacked);
     }
 }
 
@@ -151,8 +146,7 @@ mod tests {
         dims.prop_flat_map(|(format, m, n, blocks, extreme)| {
             let (format, k) = (FORMATS[format], blocks * 32);
             let x = prop::collection::vec(activation(extreme), m * k);
-            (weights(format, n, k, extreme), x)
-                .prop_map(move |(bytes, x)| Case { format, m, n, k, bytes, x })
+            (weights(format, n, k, extreme), x).prop_map(move |(bytes, x)| Case { format, m, n, k, bytes, x })
         })
     }
 
@@ -176,6 +170,11 @@ mod tests {
             }
         }
         out
+    }
+
+    /// What two floats must share to count as the same: NaNs have no preferred bits.
+    fn bits(v: f32) -> Option<u32> {
+        (!v.is_nan()).then(|| v.to_bits())
     }
 
     fn scalar_isa() -> Isa {
@@ -220,9 +219,8 @@ mod tests {
             let run = |isa: Isa| {
                 let head = Head { query: &query, keys: &numbers, values: &numbers, stride: 40, visible };
                 let (mut attended, mut gated) = (vec![0.0; query.len()], vec![0.0; query.len()]);
-                (isa.kernels().attend)(head, &mut attended);
+                (isa.kernels().attend)(&head, &mut attended);
                 (isa.kernels().swiglu)(&numbers[..query.len()], &query, &mut gated);
-                let bits = |v: f32| if v.is_nan() { None } else { Some(v.to_bits()) };
                 attended.into_iter().chain(gated).map(bits).collect::<Vec<_>>()
             };
             for isa in available() {
@@ -235,7 +233,22 @@ mod tests {
             let run = |isa: Isa| {
                 let rows = quantize(isa, &x, 96);
                 let row = rows.row(0);
-                (row.q.to_vec(), row.scale.iter().chain(row.side).map(|v| v.is_nan().then_some(0).unwrap_or(v.to_bits())).collect::<Vec<_>>())
+                (row.q.to_vec(), row.scale.iter().chain(row.side).copied().map(bits).collect::<Vec<_>>())
+            };
+            for isa in available() {
+                prop_assert_eq!(run(isa), run(scalar_isa()));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn unpacked_rows_agree_to_the_bit(case in case()) {
+            let run = |isa: Isa| {
+                let mut band = Band::new(isa, case.weights(), 1);
+                band.unpack(0..1);
+                let row = band.unpacked.row(0);
+                (row.q.to_vec(), row.scale.iter().chain(row.side).copied().map(bits).collect::<Vec<_>>())
             };
             for isa in available() {
                 prop_assert_eq!(run(isa), run(scalar_isa()));
@@ -247,7 +260,9 @@ mod tests {
     #[test]
     fn tiles_and_threads_cover_everything() {
         let (m, n, k) = (TILE_BYTES / 4096 + 5, 33, 4096);
-        let bytes = (0..n * Format::Q5_1.row_bytes(k)).map(|i| if i % 24 == 1 || i % 24 == 3 { 0x2c } else { i as u8 }).collect();
+        let bytes = (0..n * Format::Q5_1.row_bytes(k))
+            .map(|i| if i % 24 == 1 || i % 24 == 3 { 0x2c } else { i as u8 })
+            .collect();
         let x = (0..m * k).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
         let case = Case { format: Format::Q5_1, m, n, k, bytes, x };
         let truth = truth(&case);

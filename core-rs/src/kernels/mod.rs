@@ -25,6 +25,6 @@ mod x86;
 pub use dispatch::{Isa, active, available, select};
 pub(crate) use dispatch::{attend, swiglu};
 pub use linear::{Linear, forward_shared};
-pub(crate) use parallel::for_each_row;
+pub(crate) use parallel::{for_each_row, on_pool};
 pub(crate) use values::Values;
 pub(crate) use vector::Head;

@@ -1,32 +1,38 @@
-//! Work split over the threads of candle's pool.
+//! Work split over rayon's threads.
 //!
-//! A decoded token is some two hundred short loops, and between two of them a sleeping thread costs more than the loop.
-//! candle's barrier pool spins for a moment before it sleeps, and candle's own matrix products run on it: sharing it
-//! avoids a second set of threads beside it on the same cores.
+//! candle's own products run on its barrier pool, whose caller waits for every thread at every product even if that
+//! thread never got to run. A decoded token has some two hundred products: on a machine with other work (a server has
+//! some) that came out ten times slower than rayon, where the caller takes back what nobody has stolen.
 
 use std::ops::Range;
 
-use candle_core::utils::barrier_pool;
+/// Multiply-adds worth another thread's attention: a few microseconds.
+const GRAIN_WORK: usize = 1 << 16;
+/// Pieces per thread, so that a thread that falls behind leaves something to take over.
+const PIECES: usize = 4;
 
-/// Multiply-adds below which a loop is not worth waking another thread for: a few microseconds.
-const SERIAL_WORK: usize = 1 << 15;
+/// Runs `f` on one of rayon's threads, where splitting work is cheap; from outside each split would be a handover.
+pub(crate) fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| f())
+}
 
 /// Calls `f` with ranges that cover `0..items` once, on several threads if `items * work_per_item` is worth it.
 pub(super) fn for_each_range(items: usize, work_per_item: usize, f: impl Fn(Range<usize>) + Sync) {
-    if items.saturating_mul(work_per_item) <= SERIAL_WORK {
-        f(0..items);
-    } else {
-        barrier_pool().execute_chunked(items, f);
+    let fair = items.div_ceil(PIECES * rayon::current_num_threads());
+    let grain = fair.max(GRAIN_WORK.div_ceil(work_per_item.max(1)));
+    split(0..items, grain, &f);
+}
+
+fn split(range: Range<usize>, grain: usize, f: &(impl Fn(Range<usize>) + Sync)) {
+    if range.len() <= grain {
+        return f(range);
     }
+    let middle = range.start + range.len() / 2;
+    rayon::join(|| split(range.start..middle, grain, f), || split(middle..range.end, grain, f));
 }
 
 /// Calls `f(i, row)` for each row of `width` floats of `out`, on several threads if there is work enough.
-pub(crate) fn for_each_row(
-    out: &mut [f32],
-    width: usize,
-    work_per_row: usize,
-    f: impl Fn(usize, &mut [f32]) + Sync,
-) {
+pub(crate) fn for_each_row(out: &mut [f32], width: usize, work_per_row: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     let rows = out.len().checked_div(width).unwrap_or(0);
     let out = Shared::new(out);
     for_each_range(rows, work_per_row, |range| {

@@ -2,21 +2,21 @@
 
 use super::blocks::{Row, Rows};
 use super::dispatch::{Kernels, PANEL_ROWS};
-use super::{blocks, vector};
+use super::vector;
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "scalar",
-    quantize: |values, row| blocks::quantize(values, row),
-    unpack: |format, bytes, row| format.unpack(bytes, row),
+    quantize: |values, rows| rows.quantize(values),
+    unpack: |format, bytes, rows| rows.unpack(format, bytes),
     panel,
     attend: |head, out| vector::attend(head, out),
     swiglu: |gate, up, out| vector::swiglu(gate, up, out),
 };
 
 /// Dot products of a panel's rows with `out.len()` rows of `x`, from row `first` on.
-fn panel(w: [Row<'_, u8>; PANEL_ROWS], x: &Rows<i8>, first: usize, out: &mut [[f32; PANEL_ROWS]]) {
+fn panel(w: &Rows<u8>, x: &Rows<i8>, first: usize, out: &mut [[f32; PANEL_ROWS]]) {
     for (i, out) in out.iter_mut().enumerate() {
-        *out = w.map(|w| dot(w, x.row(first + i)));
+        *out = std::array::from_fn(|r| dot(w.row(r), x.row(first + i)));
     }
 }
 

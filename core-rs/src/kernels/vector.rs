@@ -5,7 +5,6 @@ use super::blocks::LANES;
 
 /// What one query head needs to attend: its query, and the keys and values of the cache as rows `stride` apart.
 /// Key and value `j` are `[j * stride..][..query.len()]` of their slices.
-#[derive(Clone, Copy)]
 pub(crate) struct Head<'a> {
     pub(crate) query: &'a [f32],
     pub(crate) keys: &'a [f32],
@@ -17,7 +16,7 @@ pub(crate) struct Head<'a> {
 
 /// `out = softmax(query · keysᵀ / √dim) · values`. `visible` is at least one.
 #[inline(always)]
-pub(super) fn attend(head: Head<'_>, out: &mut [f32]) {
+pub(super) fn attend(head: &Head<'_>, out: &mut [f32]) {
     let dim = head.query.len();
     let scale = 1.0 / (dim as f32).sqrt();
     let mut scores = vec![0.0; head.visible];
@@ -137,13 +136,16 @@ mod tests {
     fn attend_matches_a_plain_softmax() {
         const STRIDE: usize = 24;
         for (dim, visible) in [(8, 1), (12, 3), (16, 19)] {
-            let numbers = |seed: usize| (0..STRIDE * visible).map(move |i| ((i * 31 + seed * 17) % 23) as f32 / 7.0 - 1.5);
+            let numbers =
+                |seed: usize| (0..STRIDE * visible).map(move |i| ((i * 31 + seed * 17) % 23) as f32 / 7.0 - 1.5);
             let (keys, values) = (numbers(1).collect::<Vec<_>>(), numbers(2).collect::<Vec<_>>());
             let query: Vec<f32> = numbers(3).take(dim).collect();
             let mut out = vec![7.0; dim];
-            attend(Head { query: &query, keys: &keys, values: &values, stride: STRIDE, visible }, &mut out);
+            attend(&Head { query: &query, keys: &keys, values: &values, stride: STRIDE, visible }, &mut out);
             let weights: Vec<f64> = (0..visible)
-                .map(|j| (0..dim).map(|i| f64::from(query[i] * keys[j * STRIDE + i])).sum::<f64>() / (dim as f64).sqrt())
+                .map(|j| {
+                    (0..dim).map(|i| f64::from(query[i] * keys[j * STRIDE + i])).sum::<f64>() / (dim as f64).sqrt()
+                })
                 .map(f64::exp)
                 .collect();
             for (i, out) in out.iter().enumerate() {

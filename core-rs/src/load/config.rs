@@ -12,7 +12,8 @@ pub(super) fn from_metadata(file: &Gguf, context_length: Option<usize>) -> Resul
     let meta = &file.metadata;
     let architecture = meta.str("general.architecture")?.ok_or_else(|| Metadata::missing("general.architecture"))?;
     if !ARCHITECTURES.contains(&architecture) {
-        let message = format!("architecture {architecture:?} is not implemented; known is {}", ARCHITECTURES.join(", "));
+        let message =
+            format!("architecture {architecture:?} is not implemented; known is {}", ARCHITECTURES.join(", "));
         return Err(Error::unsupported(message));
     }
     let key = |name: &str| format!("{architecture}.{name}");

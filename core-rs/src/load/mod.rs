@@ -4,8 +4,8 @@
 mod config;
 pub mod vocab;
 
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::Device;
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use serde::Serialize;
 
 use crate::error::{Error, Result};

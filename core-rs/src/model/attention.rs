@@ -34,7 +34,7 @@ fn by_slices(config: &Config, queries: &Tensor, keys: &Tensor, values: &Tensor, 
         let column = head / (n_head / n_head_kv) * head_dim;
         let query = &queries[row * head_dim..][..head_dim];
         let (keys, values) = (&keys[column..], &values[column..]);
-        attend(Head { query, keys, values, stride: n_head_kv * head_dim, visible: first + token + 1 }, out);
+        attend(&Head { query, keys, values, stride: n_head_kv * head_dim, visible: first + token + 1 }, out);
     });
     Ok(Tensor::from_vec(out, shape, &candle_core::Device::Cpu)?)
 }
@@ -44,7 +44,8 @@ fn by_tensors(config: &Config, queries: &Tensor, keys: &Tensor, values: &Tensor,
     let Config { n_head, n_head_kv, head_dim, .. } = *config;
     let (n, group) = (queries.dim(0)?, n_head / n_head_kv);
     let len = first + n;
-    let heads = |rows: &Tensor| rows.narrow(0, 0, len)?.reshape((len, n_head_kv, head_dim))?.transpose(0, 1)?.contiguous();
+    let heads =
+        |rows: &Tensor| rows.narrow(0, 0, len)?.reshape((len, n_head_kv, head_dim))?.transpose(0, 1)?.contiguous();
     let (keys, values) = (heads(keys)?, heads(values)?);
     let queries = queries.reshape((n, n_head_kv, group, head_dim))?.permute((1, 2, 0, 3))?;
     let queries = queries.contiguous()?.reshape((n_head_kv, group * n, head_dim))?;

@@ -71,9 +71,8 @@ impl Config {
     }
 
     fn validate_floats(&self) -> Result<()> {
-        let positive = |name: &str, got: f32| {
-            ensure(got.is_finite() && got > 0.0, || format!("a positive {name}, got {got}"))
-        };
+        let positive =
+            |name: &str, got: f32| ensure(got.is_finite() && got > 0.0, || format!("a positive {name}, got {got}"));
         positive("rope_theta", self.rope_theta)?;
         if let RopeScaling::Linear(factor) = self.rope_scaling {
             positive("linear rope factor", factor)?;

@@ -62,10 +62,8 @@ impl KvCache {
     pub(super) fn reserve(&mut self, n: usize) -> Result<()> {
         let wanted = self.len.saturating_add(n);
         if wanted > self.n_ctx {
-            let message = format!(
-                "extending the context: expected at most {} tokens, got {} and {n} more",
-                self.n_ctx, self.len
-            );
+            let message =
+                format!("extending the context: expected at most {} tokens, got {} and {n} more", self.n_ctx, self.len);
             return Err(Error::new(ErrorKind::ContextOverflow, message));
         }
         if wanted > self.capacity {

@@ -11,7 +11,7 @@ use super::kv_cache::KvCache;
 use super::ops::{rms_norm, swiglu};
 use super::rope::{Angles, Rope};
 use crate::error::{Error, Result};
-use crate::kernels::{Linear, forward_shared};
+use crate::kernels::{Linear, forward_shared, on_pool};
 
 /// Where weights come from, by GGUF name (`blk.0.attn_q.weight`).
 pub trait TensorSource {
@@ -79,6 +79,10 @@ impl Llama {
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
         self.check(tokens)?;
         cache.check(&self.config)?;
+        on_pool(|| self.run(tokens, cache))
+    }
+
+    fn run(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
         cache.reserve(tokens.len())?;
         let angles = self.rope.angles(cache.len(), tokens.len(), &self.device)?;
         let mut x = self.embedding.embedding(&Tensor::new(tokens, &self.device)?)?;
@@ -101,9 +105,9 @@ impl Llama {
         }
         let n_vocab = self.config.n_vocab;
         match tokens.iter().find(|&&id| id as usize >= n_vocab) {
-            Some(id) => Err(Error::invalid_request(format!(
-                "running the model: expected token ids below {n_vocab}, got {id}"
-            ))),
+            Some(id) => {
+                Err(Error::invalid_request(format!("running the model: expected token ids below {n_vocab}, got {id}")))
+            }
             None => Ok(()),
         }
     }
@@ -139,8 +143,11 @@ impl Layer {
     ) -> Result<Tensor> {
         let normed = rms_norm(x, &self.attn_norm, config.rms_eps)?;
         let [q, k, v] = forward_shared([&self.q, &self.k, &self.v], &normed)?;
-        let kept = cache.write(i, &rope.rotate(&k, angles)?, &v)?;
-        let attended = attention(config, &rope.rotate(&q, angles)?, kept, cache.len())?;
+        let h = |t: Tensor| -> Result<Tensor> {
+            Ok(t.to_dtype(candle_core::DType::F16)?.to_dtype(candle_core::DType::F32)?)
+        };
+        let kept = cache.write(i, &h(rope.rotate(&k, angles)?)?, &h(v)?)?;
+        let attended = attention(config, &h(rope.rotate(&q, angles)?)?, kept, cache.len())?;
         let x = (x + self.attn_output.forward(&attended)?)?;
         let normed = rms_norm(&x, &self.ffn_norm, config.rms_eps)?;
         let [gate, up] = forward_shared([&self.gate, &self.up], &normed)?;

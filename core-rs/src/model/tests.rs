@@ -169,7 +169,8 @@ fn ref_attention(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], config: &Con
     for head in 0..config.n_head {
         let kv = head * config.n_head_kv / config.n_head * dim;
         let q = &q[head * dim..(head + 1) * dim];
-        let score = |k: &Vec<f64>| q.iter().zip(&k[kv..kv + dim]).map(|(q, k)| q * k).sum::<f64>() / (dim as f64).sqrt();
+        let score =
+            |k: &Vec<f64>| q.iter().zip(&k[kv..kv + dim]).map(|(q, k)| q * k).sum::<f64>() / (dim as f64).sqrt();
         let weights: Vec<f64> = keys.iter().map(score).map(f64::exp).collect();
         let total: f64 = weights.iter().sum();
         out.extend((kv..kv + dim).map(|i| weights.iter().zip(values).map(|(w, v)| w * v[i]).sum::<f64>() / total));
@@ -249,7 +250,8 @@ fn portions_do_not_matter() {
         let whole: Vec<f64> = whole.into_iter().map(f64::from).collect();
         for portion in [1, 2, 4, 8] {
             let mut cache = model.new_cache();
-            let logits = TOKENS.chunks(portion).map(|tokens| model.forward(tokens, &mut cache).unwrap()).last().unwrap();
+            let logits =
+                TOKENS.chunks(portion).map(|tokens| model.forward(tokens, &mut cache).unwrap()).last().unwrap();
             assert_eq!(cache.len(), TOKENS.len());
             let error = relative_error(&logits, &whole);
             assert!(error <= tolerance, "{dtype:?} in portions of {portion}: relative error {error}");
@@ -332,7 +334,10 @@ fn missing_and_misshapen_tensors_are_named() {
         let mut weights = whole.clone();
         weights.tensors.remove(name);
         check(weights, &format!("reading tensor {name}: expected shape {shape:?}, got no such tensor"));
-        check(whole.clone().insert(name, vec![1.0; 5]), &format!("reading tensor {name}: expected shape {shape:?}, got [5]"));
+        check(
+            whole.clone().insert(name, vec![1.0; 5]),
+            &format!("reading tensor {name}: expected shape {shape:?}, got [5]"),
+        );
     }
     let expected = "reading tensor rope_freqs.weight: expected shape [8], got [7]";
     check(whole.clone().insert("rope_freqs.weight", vec![1.0; 7]), expected);

@@ -297,7 +297,8 @@ impl Shared {
     }
 
     fn run(&self, config: &HostConfig, limits: Limits) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.load(config, limits).and_then(|engine| self.serve(engine))));
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| self.load(config, limits).and_then(|engine| self.serve(engine))));
         let error = match outcome {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
@@ -374,8 +375,7 @@ impl Shared {
             return;
         }
         let generated_tokens = engine.generated();
-        state.stats =
-            Stats { waiting: engine.waiting(), running: engine.running(), generated_tokens, healthy: true };
+        state.stats = Stats { waiting: engine.waiting(), running: engine.running(), generated_tokens, healthy: true };
         if !events.is_empty() {
             events.drain(..).for_each(|event| state.push_event(HostEvent::Request(event)));
             self.events.notify_all();

@@ -33,7 +33,8 @@ impl MappedFile {
     /// # Errors
     /// `io` when it is missing, unreadable, empty or not a regular file.
     pub fn open(path: &Path) -> Result<Self> {
-        let fail = |what: String| Error::new(ErrorKind::Io, format!("cannot read model file {}: {what}", path.display()));
+        let fail =
+            |what: String| Error::new(ErrorKind::Io, format!("cannot read model file {}: {what}", path.display()));
         let file = File::open(path).map_err(|e| fail(e.to_string()))?;
         let meta = file.metadata().map_err(|e| fail(e.to_string()))?;
         if !meta.is_file() {
@@ -73,7 +74,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let empty = dir.path().join("empty.gguf");
         File::create(&empty).expect("empty file");
-        for (path, word) in [(dir.path().join("none.gguf"), "No such file"), (empty, "empty"), (dir.path().into(), "directory")]
+        for (path, word) in
+            [(dir.path().join("none.gguf"), "No such file"), (empty, "empty"), (dir.path().into(), "directory")]
         {
             let error = MappedFile::open(&path).err().expect("refused");
             assert_eq!(error.kind(), ErrorKind::Io);
