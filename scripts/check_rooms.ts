@@ -47,7 +47,7 @@ export const RUST: House = {
   },
 };
 
-/** src: protocol → engine, chat, models → sessions → api → cli → main. */
+/** src: protocol → engine, chat, models → sessions → api → edge, cli → main. */
 export const TYPESCRIPT: House = {
   dir: "src",
   suffix: ".ts",
@@ -59,7 +59,8 @@ export const TYPESCRIPT: House = {
     sessions: ["protocol", "engine", "chat"],
     api: ["protocol", "engine", "chat", "sessions"],
     cli: ["protocol", "engine", "chat", "models", "sessions", "api"],
-    // The only place that joins real parts.
+    // The only places that join real parts: the program, and the service for runtimes at the edge.
+    edge: ["protocol", "engine", "chat", "sessions", "api"],
     main: ["protocol", "engine", "chat", "models", "sessions", "api", "cli"],
   },
 };
@@ -72,6 +73,16 @@ export interface WordRule {
   reason: string;
 }
 
+/** Rooms that run on any runtime. */
+const NEUTRAL_ROOMS = ["src/api", "src/chat", "src/protocol", "src/sessions"];
+/** What else src/edge.ts needs: the engine in WebAssembly, which shares its room with code for Deno. */
+const NEUTRAL_FILES = new Set([
+  "src/edge.ts",
+  ...["engine", "records", "request", "streams", "wasm", "wasm_core", "wasm_link", "wasm_worker"].map((
+    name,
+  ) => `src/engine/${name}.ts`),
+]);
+
 /** Every rule about words. */
 export const WORD_RULES: readonly WordRule[] = [
   {
@@ -82,9 +93,19 @@ export const WORD_RULES: readonly WordRule[] = [
     reason: "code for one kind of machine belongs to kernels/ or platform/",
   },
   {
-    word: /\bDeno\s*[.[]/,
-    forbidden: (path) => inside(path, "src/api", "src/chat", "src/protocol", "src/sessions") && !isTest(path),
-    reason: "this room runs on any runtime",
+    word: /\bDeno\s*[.[]|\bfrom "(?:node:|hono\/deno)/,
+    forbidden: (path) => (NEUTRAL_ROOMS.some((dir) => inside(path, dir)) || NEUTRAL_FILES.has(path)) && !isTest(path),
+    reason: "this code runs on any runtime",
+  },
+  {
+    word: /\bnew Worker\b/,
+    forbidden: (path) => path !== "src/engine/wasm_link.ts" && !isTest(path),
+    reason: "only src/engine/wasm_link.ts starts Workers",
+  },
+  {
+    word: /\bllamero(?:_bg\.wasm|\.js)\b/,
+    forbidden: (path) => inside(path, "src") && path !== "src/engine/open.ts" && !isTest(path),
+    reason: "generated files are found by src/engine/open.ts or handed in",
   },
   {
     word: /\bDeno\.dlopen\b/,

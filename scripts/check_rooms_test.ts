@@ -108,11 +108,16 @@ Deno.test("conditions on the machine stay in kernels and platform", () => {
 
 Deno.test("the rooms that run anywhere do not name Deno, their tests may", () => {
   for (const room of ["api", "chat", "protocol", "sessions"]) {
-    const reason = 'Deno.env.get("X");: this room runs on any runtime';
-    check(`src/${room}/a.ts`, 'Deno.env.get("X");', [[1, reason]]);
+    for (const line of ['Deno.env.get("X");', 'import { delay } from "node:timers";', 'import x from "hono/deno";']) {
+      check(`src/${room}/a.ts`, line, [[1, `${line}: this code runs on any runtime`]]);
+    }
     check(`src/${room}/a_test.ts`, 'Deno.env.get("X");', []);
   }
   check("src/cli/a.ts", 'Deno.env.get("X");', []);
+  for (const file of ["src/edge.ts", "src/engine/wasm.ts", "src/engine/wasm_core.ts"]) {
+    check(file, "Deno.cwd();", [[1, "Deno.cwd();: this code runs on any runtime"]]);
+  }
+  check("src/engine/open.ts", "Deno.cwd();", []);
 });
 
 Deno.test("one file alone loads the core", () => {
@@ -121,6 +126,14 @@ Deno.test("one file alone loads the core", () => {
     "Deno.dlopen(path, {});: only src/engine/native.ts loads the core",
   ]]);
   check("src/engine/native.ts", "Deno.dlopen(path, {});", []);
+});
+
+Deno.test("one file alone starts Workers, and one alone finds what wasm-bindgen made", () => {
+  const [start, glue] = ["new Worker(url);", 'import * as glue from "../target/wasm/llamero.js";'];
+  check("src/engine/wasm.ts", start, [[1, `${start}: only src/engine/wasm_link.ts starts Workers`]]);
+  check("src/engine/wasm_link.ts", start, []);
+  check("src/edge.ts", glue, [[1, `${glue}: generated files are found by src/engine/open.ts or handed in`]]);
+  check("src/engine/open.ts", 'const glue = "llamero.js";', []);
 });
 
 Deno.test("the tables have no cycle", () => {

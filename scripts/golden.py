@@ -160,8 +160,8 @@ def token_rows(oracle):
 
 TOKENS_ABOUT = (
     "`ids`: llama_tokenize with add_special and parse_special true, so BOS stands first where the vocabulary adds it"
-    " and control tokens written in the text are recognised. `plain_ids`, present where it differs: parse_special false, so"
-    " control tokens stay text, as a user's words must.")
+    " and control tokens written in the text are recognised. `plain_ids`, present where it differs: parse_special"
+    " false, so control tokens stay text, as a user's words must.")
 PREFIX_ABOUT = (
     " One space is put before the text and before the text after each recognised control token (`add_space_prefix`);"
     " an empty text gets none.")

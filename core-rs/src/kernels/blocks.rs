@@ -157,8 +157,7 @@ fn quantize_row(values: &[f32], row: RowMut<'_, i8>) {
             *q = round_to_i8(v * inverse);
             sum += i32::from(*q);
         }
-        *side = half::f16::from_f32(*scale * sum as f32).to_f32();
-        *scale = half::f16::from_f32(*scale).to_f32();
+        *side = *scale * sum as f32;
     }
 }
 

@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 /// Weight rows that a panel kernel multiplies at once: two rows by four tokens keep AVX2's sixteen registers busy.
 pub(super) const PANEL_ROWS: usize = 2;
 
+/// What a panel gives for one token.
+pub(super) type Products = [f32; PANEL_ROWS];
+
 /// The kernels of one instruction set. All are safe to call: a table is reachable only on a CPU that can run it.
 ///
 /// Arguments go by reference: structs of slices copied at each call stalled on their own stores, a tenth of decoding.
@@ -21,7 +24,7 @@ pub(super) struct Kernels {
     /// Rows of stored weight blocks to unpacked blocks; there may be fewer than the target holds.
     pub(super) unpack: fn(Format, &[u8], &mut Rows<u8>),
     /// Dot products of [`PANEL_ROWS`] weight rows with consecutive activation rows, from the given one on.
-    pub(super) panel: fn(&Rows<u8>, &Rows<i8>, usize, &mut [[f32; PANEL_ROWS]]),
+    pub(super) panel: fn(&Rows<u8>, &Rows<i8>, usize, &mut [Products]),
     /// Attention of one head for one token.
     pub(super) attend: fn(&Head<'_>, &mut [f32]),
     /// `silu(gate) * up`.

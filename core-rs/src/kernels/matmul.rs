@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::blocks::{Format, Rows};
-use super::dispatch::{Isa, PANEL_ROWS};
+use super::dispatch::{Isa, PANEL_ROWS, Products};
 use super::parallel::{Shared, for_each_range};
 
 /// Quantised activations of one tile: half of a common 512 KiB second-level cache, the rest is left to weights.
@@ -50,7 +50,7 @@ struct Band<'a> {
     isa: Isa,
     weights: Weights<'a>,
     unpacked: Rows<u8>,
-    products: Vec<[f32; PANEL_ROWS]>,
+    products: Vec<Products>,
 }
 
 impl<'a> Band<'a> {
@@ -69,7 +69,11 @@ impl<'a> Band<'a> {
         for (token, products) in tokens.zip(products) {
             // SAFETY: columns `rows` belong to this panel, and each panel to one range of `for_each_range`.
             let columns = unsafe { out.slice(token * n + rows.start..token * n + rows.end) };
-            columns.copy_from_slice(&products[..columns.len()]);
+            // A whole panel is two plain stores; a copy of unknown length would be a call for each token.
+            match columns.first_chunk_mut() {
+                Some(whole) => *whole = *products,
+                None => columns.copy_from_slice(&products[..columns.len()]),
+            }
         }
     }
 

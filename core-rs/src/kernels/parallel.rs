@@ -2,7 +2,7 @@
 //!
 //! candle's own products run on its barrier pool, whose caller waits for every thread at every product even if that
 //! thread never got to run. A decoded token has some two hundred products: on a machine with other work (a server has
-//! some) that came out ten times slower than rayon, where the caller takes back what nobody has stolen.
+//! some) that came out several times slower than rayon, where the caller takes back what nobody has stolen.
 
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! The truth for quantised dot products, in the plainest form; every other kernel is tested against it.
 
 use super::blocks::{Row, Rows};
-use super::dispatch::{Kernels, PANEL_ROWS};
+use super::dispatch::{Kernels, Products};
 use super::vector;
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -9,12 +9,12 @@ pub(super) static KERNELS: Kernels = Kernels {
     quantize: |values, rows| rows.quantize(values),
     unpack: |format, bytes, rows| rows.unpack(format, bytes),
     panel,
-    attend: |head, out| vector::attend(head, out),
+    attend: |head, out| vector::attend(head, out, vector::dots),
     swiglu: |gate, up, out| vector::swiglu(gate, up, out),
 };
 
 /// Dot products of a panel's rows with `out.len()` rows of `x`, from row `first` on.
-fn panel(w: &Rows<u8>, x: &Rows<i8>, first: usize, out: &mut [[f32; PANEL_ROWS]]) {
+fn panel(w: &Rows<u8>, x: &Rows<i8>, first: usize, out: &mut [Products]) {
     for (i, out) in out.iter_mut().enumerate() {
         *out = std::array::from_fn(|r| dot(w.row(r), x.row(first + i)));
     }

@@ -14,23 +14,67 @@ pub(crate) struct Head<'a> {
     pub(crate) visible: usize,
 }
 
-/// `out = softmax(query · keysᵀ / √dim) · values`. `visible` is at least one.
+/// `out = softmax(query · keysᵀ / √dim) · values`. `visible` is at least one. `dots` multiplies the query with some
+/// keys: [`dots`] or the same sums in the same order.
 #[inline(always)]
-pub(super) fn attend(head: &Head<'_>, out: &mut [f32]) {
+pub(super) fn attend(head: &Head<'_>, out: &mut [f32], dots: impl Fn(&[f32], [&[f32]; TOGETHER]) -> [f32; TOGETHER]) {
     let dim = head.query.len();
     let scale = 1.0 / (dim as f32).sqrt();
     let mut scores = vec![0.0; head.visible];
-    for (j, score) in scores.iter_mut().enumerate() {
-        *score = dot(head.query, &head.keys[j * head.stride..][..dim]) * scale;
+    for (j, scores) in scores.chunks_mut(TOGETHER).enumerate() {
+        let keys = head.rows(head.keys, j * TOGETHER);
+        for (score, dot) in scores.iter_mut().zip(dots(head.query, keys)) {
+            *score = dot * scale;
+        }
     }
     let total = exp_minus_max(&mut scores);
     out.fill(0.0);
-    for (j, &weight) in scores.iter().enumerate() {
-        for (out, value) in out.iter_mut().zip(&head.values[j * head.stride..][..dim]) {
-            *out += weight * value;
-        }
+    for (j, weights) in scores.chunks(TOGETHER).enumerate() {
+        let values = head.rows(head.values, j * TOGETHER);
+        add_weighted(out, std::array::from_fn(|i| weights.get(i).copied().unwrap_or(0.0)), values);
     }
     out.iter_mut().for_each(|out| *out /= total);
+}
+
+/// Cache rows handled at once: fewer passes over query and output, and sums that need not wait for each other.
+pub(super) const TOGETHER: usize = 4;
+
+impl<'a> Head<'a> {
+    /// Rows `first..first + TOGETHER`, the last visible one again in place of any beyond it.
+    #[inline(always)]
+    fn rows(&self, from: &'a [f32], first: usize) -> [&'a [f32]; TOGETHER] {
+        let row = |i: usize| &from[(first + i).min(self.visible - 1) * self.stride..][..self.query.len()];
+        [row(0), row(1), row(2), row(3)]
+    }
+}
+
+/// Products of the query with each row: lane by lane, then the lanes, then what is left of the row.
+pub(super) fn dots(query: &[f32], rows: [&[f32]; TOGETHER]) -> [f32; TOGETHER] {
+    rows.map(|row| dot(query, row))
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut sums = [0.0; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    sum_lanes(sums) + dot_tail(a_tail, b_tail)
+}
+
+/// The sum of fewer than [`LANES`] products.
+#[inline(always)]
+pub(super) fn dot_tail(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[inline(always)]
+fn add_weighted(out: &mut [f32], w: [f32; TOGETHER], [a, b, c, d]: [&[f32]; TOGETHER]) {
+    for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        *out += (w[0] * a + w[1] * b) + (w[2] * c + w[3] * d);
+    }
 }
 
 /// `out = gate / (1 + e^-gate) * up`.
@@ -39,19 +83,6 @@ pub(super) fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
     for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
         *out = gate / (1.0 + exp(-gate)) * up;
     }
-}
-
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut lanes = [0.0; LANES];
-    for (a, b) in a.iter().zip(b) {
-        for i in 0..LANES {
-            lanes[i] += a[i] * b[i];
-        }
-    }
-    let tail: f32 = a_tail.iter().zip(b_tail).map(|(a, b)| a * b).sum();
-    sum_lanes(lanes) + tail
 }
 
 /// Replaces scores by `e^(score - max)` and returns their sum.
@@ -141,7 +172,7 @@ mod tests {
             let (keys, values) = (numbers(1).collect::<Vec<_>>(), numbers(2).collect::<Vec<_>>());
             let query: Vec<f32> = numbers(3).take(dim).collect();
             let mut out = vec![7.0; dim];
-            attend(&Head { query: &query, keys: &keys, values: &values, stride: STRIDE, visible }, &mut out);
+            attend(&Head { query: &query, keys: &keys, values: &values, stride: STRIDE, visible }, &mut out, dots);
             let weights: Vec<f64> = (0..visible)
                 .map(|j| {
                     (0..dim).map(|i| f64::from(query[i] * keys[j * STRIDE + i])).sum::<f64>() / (dim as f64).sqrt()

@@ -8,8 +8,8 @@
 use std::arch::x86_64::*;
 
 use super::blocks::{BLOCK, Format, LANES, Q4_1_BYTES, Q5_0_BYTES, Q5_0_ZERO, Q5_1_BYTES, Row, RowMut, Rows};
-use super::dispatch::{Kernels, PANEL_ROWS};
-use super::vector::{self, Head};
+use super::dispatch::{Kernels, PANEL_ROWS, Products};
+use super::vector::{self, Head, TOGETHER};
 
 /// Tokens multiplied at once: with two weight rows that is eight accumulators.
 const PANEL_TOKENS: usize = 4;
@@ -23,7 +23,7 @@ pub(super) fn detect() -> Option<&'static Kernels> {
 /// Private to this file, so that [`detect`] stays the only way in.
 static AVX2: Kernels = Kernels {
     name: "avx2",
-    // SAFETY (all entries): `detect` hands out this table only after finding avx2, fma and f16c.
+    // SAFETY: `detect` hands out this table only after finding avx2, fma and f16c.
     quantize: |values, rows| unsafe { quantize(values, rows) },
     // SAFETY: as above.
     unpack: |format, bytes, rows| unsafe { unpack(format, bytes, rows) },
@@ -109,7 +109,29 @@ fn spread_bits(word: [u8; 4]) -> __m256i {
 
 #[target_feature(enable = "avx2")]
 fn attend(head: &Head<'_>, out: &mut [f32]) {
-    vector::attend(head, out);
+    vector::attend(head, out, |query, rows| dots(query, rows));
+}
+
+/// The sums of [`vector::dots`], which the compiler would not vectorise along the rows. Multiplied and added apart,
+/// not fused, to give the same bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dots(query: &[f32], rows: [&[f32]; TOGETHER]) -> [f32; TOGETHER] {
+    let (query, tail) = query.as_chunks::<LANES>();
+    let [a, b, c, d] = rows.map(|row| row.as_chunks::<LANES>().0);
+    let mut sums = [_mm256_setzero_ps(); TOGETHER];
+    for ((((q, a), b), c), d) in query.iter().zip(a).zip(b).zip(c).zip(d) {
+        let q = load_f32(q);
+        sums[0] = _mm256_add_ps(sums[0], _mm256_mul_ps(q, load_f32(a)));
+        sums[1] = _mm256_add_ps(sums[1], _mm256_mul_ps(q, load_f32(b)));
+        sums[2] = _mm256_add_ps(sums[2], _mm256_mul_ps(q, load_f32(c)));
+        sums[3] = _mm256_add_ps(sums[3], _mm256_mul_ps(q, load_f32(d)));
+    }
+    let mut out = [0.0; TOGETHER];
+    for i in 0..TOGETHER {
+        out[i] = sum_lanes(sums[i]) + vector::dot_tail(tail, &rows[i][query.len() * LANES..]);
+    }
+    out
 }
 
 #[target_feature(enable = "avx2")]
@@ -119,12 +141,13 @@ fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
 
 /// Four tokens at a time, then one: the arithmetic of a token is the same in both, in the same order.
 #[target_feature(enable = "avx2,fma")]
-fn panel(w: &Rows<u8>, x: &Rows<i8>, first: usize, out: &mut [[f32; PANEL_ROWS]]) {
+fn panel(w: &Rows<u8>, x: &Rows<i8>, first: usize, out: &mut [Products]) {
     let w = [w.row(0), w.row(1)];
     let (fours, ones) = out.as_chunks_mut::<PANEL_TOKENS>();
     let rest = first + fours.len() * PANEL_TOKENS;
     for (i, out) in fours.iter_mut().enumerate() {
-        tile(w, std::array::from_fn(|t| x.row(first + i * PANEL_TOKENS + t)), out);
+        let i = first + i * PANEL_TOKENS;
+        tile(w, [x.row(i), x.row(i + 1), x.row(i + 2), x.row(i + 3)], out);
     }
     for (i, out) in ones.iter_mut().enumerate() {
         tile(w, [x.row(rest + i)], std::array::from_mut(out));
@@ -136,7 +159,7 @@ fn panel(w: &Rows<u8>, x: &Rows<i8>, first: usize, out: &mut [[f32; PANEL_ROWS]]
 /// No closures around intrinsics: they would be calls, since inlining decides before a closure gets its features.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn tile<const T: usize>(w: [Row<'_, u8>; PANEL_ROWS], x: [Row<'_, i8>; T], out: &mut [[f32; PANEL_ROWS]; T]) {
+fn tile<const T: usize>(w: [Row<'_, u8>; PANEL_ROWS], x: [Row<'_, i8>; T], out: &mut [Products; T]) {
     let n = w[0].q.len();
     // The same lengths for all of them, so that the indices below need no checks.
     let w = w.map(|r| Row { q: &r.q[..n], scale: &r.scale[..n], side: r.side });

@@ -8,7 +8,10 @@ use crate::model::{Config, RopeScaling};
 const ARCHITECTURES: [&str; 1] = ["llama"];
 
 /// The configuration in a file's metadata, with the context cut to `context_length` if that is less.
-pub(super) fn from_metadata(file: &Gguf, context_length: Option<usize>) -> Result<Config> {
+///
+/// # Errors
+/// `unsupported` for another architecture or rope scaling, `invalid_format` for missing or impossible values.
+pub fn from_metadata(file: &Gguf, context_length: Option<usize>) -> Result<Config> {
     let meta = &file.metadata;
     let architecture = meta.str("general.architecture")?.ok_or_else(|| Metadata::missing("general.architecture"))?;
     if !ARCHITECTURES.contains(&architecture) {

@@ -1,7 +1,7 @@
 //! Where formats meet model and tokenizer: names and metadata keys of a file become a `Config`, weights and a
 //! vocabulary. Absent here: inference, opening files.
 
-mod config;
+pub mod config;
 pub mod vocab;
 
 use candle_core::Device;

@@ -143,11 +143,8 @@ impl Layer {
     ) -> Result<Tensor> {
         let normed = rms_norm(x, &self.attn_norm, config.rms_eps)?;
         let [q, k, v] = forward_shared([&self.q, &self.k, &self.v], &normed)?;
-        let h = |t: Tensor| -> Result<Tensor> {
-            Ok(t.to_dtype(candle_core::DType::F16)?.to_dtype(candle_core::DType::F32)?)
-        };
-        let kept = cache.write(i, &h(rope.rotate(&k, angles)?)?, &h(v)?)?;
-        let attended = attention(config, &h(rope.rotate(&q, angles)?)?, kept, cache.len())?;
+        let kept = cache.write(i, &rope.rotate(&k, angles)?, &v)?;
+        let attended = attention(config, &rope.rotate(&q, angles)?, kept, cache.len())?;
         let x = (x + self.attn_output.forward(&attended)?)?;
         let normed = rms_norm(&x, &self.ffn_norm, config.rms_eps)?;
         let [gate, up] = forward_shared([&self.gate, &self.up], &normed)?;
