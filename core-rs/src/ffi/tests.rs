@@ -82,21 +82,27 @@ fn a_conversation_over_the_border() {
     assert_eq!(llamero_close(engine), 0);
 }
 
+fn tokenize(engine: i32, prompt: &str, out: &mut [u32]) -> i32 {
+    // SAFETY: valid buffers.
+    unsafe { llamero_tokenize(engine, prompt.as_ptr(), prompt.len(), out.as_mut_ptr(), out.len()) }
+}
+
+fn detokenize(engine: i32, ids: &[u32], out: &mut [u8]) -> i32 {
+    // SAFETY: valid buffers.
+    unsafe { llamero_detokenize(engine, ids.as_ptr(), ids.len(), out.as_mut_ptr(), out.len()) }
+}
+
 #[test]
 fn tokens_there_and_back_and_small_buffers() {
     let engine = open_tiny();
-    let prompt = r#"["Hello world"]"#;
-    let mut ids = [7u32; 64];
-    // SAFETY: valid buffers, here and below.
-    let n = unsafe { llamero_tokenize(engine, prompt.as_ptr(), prompt.len(), ids.as_mut_ptr(), 1) };
+    let (mut ids, mut text) = ([7u32; 64], [0u8; 64]);
+    let n = tokenize(engine, r#"["Hello world"]"#, &mut ids[..1]);
     assert!(n > 1 && ids[0] == 7, "too small a buffer is left alone");
-    let again = unsafe { llamero_tokenize(engine, prompt.as_ptr(), prompt.len(), ids.as_mut_ptr(), ids.len()) };
-    assert_eq!(again, n);
-    let mut text = [0u8; 64];
-    let bytes = unsafe { llamero_detokenize(engine, ids.as_ptr(), n as usize, text.as_mut_ptr(), text.len()) };
+    assert_eq!(tokenize(engine, r#"["Hello world"]"#, &mut ids), n);
+    let bytes = detokenize(engine, &ids[..n as usize], &mut text);
     assert_eq!(&text[..bytes as usize], b"Hello world");
-    let bad = [u32::MAX];
-    assert!(unsafe { llamero_detokenize(engine, bad.as_ptr(), 1, text.as_mut_ptr(), text.len()) } < 0);
+    assert!(detokenize(engine, &[u32::MAX], &mut text) < 0);
+    // SAFETY: null is one of the pointers that the border must refuse.
     assert_eq!(unsafe { llamero_tokenize(engine, std::ptr::null(), 4, ids.as_mut_ptr(), ids.len()) }, -4);
     llamero_close(engine);
 }

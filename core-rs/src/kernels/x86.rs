@@ -14,7 +14,7 @@ use super::vector::{self, Head, TOGETHER};
 /// Tokens multiplied at once: with two weight rows that is eight accumulators.
 const PANEL_TOKENS: usize = 4;
 
-/// The AVX2 kernels, if this CPU has what they need. All processors with AVX2 sold so far have FMA and F16C too.
+/// The AVX2 kernels, if this CPU has what they need. Nearly every processor with AVX2 has FMA and F16C too.
 pub(super) fn detect() -> Option<&'static Kernels> {
     let able = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
     able.then_some(&AVX2)

@@ -61,7 +61,8 @@ mod tests {
     #[test]
     fn each_field_refuses_both_sides_of_its_range_and_nan() {
         let ok = SamplingParams::default;
-        let set: [(&str, fn(&mut SamplingParams, f32)); 4] = [
+        type Set = fn(&mut SamplingParams, f32);
+        let set: [(&str, Set); 4] = [
             ("temperature", |p, v| p.temperature = v),
             ("top_p", |p, v| p.top_p = v),
             ("min_p", |p, v| p.min_p = v),
