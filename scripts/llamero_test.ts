@@ -34,6 +34,21 @@ for word; do echo "[$word]"; done
 exit 7
 `;
 
+/** Plays the script that builds WebAssembly as well. */
+const DENO_THAT_BUILDS = DENO("2.9.6").replace(
+  'echo "deno in',
+  `for word; do
+  case $word in */scripts/build_wasm.ts)
+    echo "deno builds WebAssembly in $CARGO_TARGET_DIR"
+    [ -z "\${WASM_FAILS:-}" ] || exit 1
+    mkdir -p "$CARGO_TARGET_DIR/wasm" && cd "$CARGO_TARGET_DIR/wasm" && : >llamero_bg.wasm && : >sources.sha256
+    exit
+  esac
+done
+echo "WASM $LLAMERO_WASM"
+echo "deno in`,
+);
+
 const CARGO = `#!/bin/sh
 echo "cargo $* in $PWD" >&2
 [ -z "\${CARGO_FAILS:-}" ] || exit 101
@@ -168,6 +183,46 @@ machine(
     assertMatch((await m.run(["bench"])).err, /^llamero: the Rust core is older than its sources: building it again\n/);
   },
 );
+
+machine("--engine wasm builds and permits WebAssembly instead of the library", async (m) => {
+  m.stub("deno", DENO_THAT_BUILDS);
+  for (const args of [["chat", "--engine", "wasm"], ["serve", "--engine=wasm"]]) {
+    const { code, out, err } = await m.run(args);
+    assertEquals([code, err.includes("building the core as WebAssembly (once")], [7, args[0] === "chat"]);
+    assertStringIncludes(out, "[--allow-read]\n");
+    assertStringIncludes(out, "[--deny-ffi]\n");
+    assertEquals(out.includes("[--allow-ffi="), false);
+  }
+  assertStringIncludes((await m.run(["chat", "--engine", "wasm", "-h"])).out, "[--allow-read=");
+  m.touch("core-rs/src/new.rs", 10);
+  assertStringIncludes((await m.run(["chat", "--engine", "wasm"])).err, "deno builds WebAssembly in");
+  const ready = await m.run(["chat", "--engine", "wasm"], { LLAMERO_WASM: "/ready" });
+  assertEquals([ready.err, ready.out.includes("WASM /ready\n")], ["", true]);
+});
+
+machine("bench --wasm builds both, and a failed build of WebAssembly is said", async (m) => {
+  m.stub("deno", DENO_THAT_BUILDS).stub("cargo", CARGO);
+  const { out, err } = await m.run(["bench", "--wasm"]);
+  assertStringIncludes(err, "llamero: built the Rust core in");
+  assertStringIncludes(err, "deno builds WebAssembly in");
+  assertStringIncludes(out, "[--allow-read]\n");
+  assertStringIncludes(out, `[--allow-ffi=${m.checkout}/target/release/libllamero.so]\n`);
+  m.touch("core-rs/src/new.rs", 10);
+  const failed = await m.run(["chat", "--engine", "wasm"], { WASM_FAILS: "1" });
+  assertEquals([failed.code, failed.out], [1, ""]);
+  assertMatch(failed.err, /llamero: building the core as WebAssembly failed \(see above\)\n$/);
+});
+
+machine("without cargo, WebAssembly that is there is enough unless native was asked for", async (m) => {
+  m.stub("deno", DENO_THAT_BUILDS);
+  await m.run(["chat", "--engine", "wasm"]);
+  const { code, out, err } = await m.run(["chat"]);
+  assertEquals([code, err, out.includes("[--allow-read]\n")], [7, "", true]);
+  assertStringIncludes(out, "[--allow-ffi=");
+  for (const args of [["chat", "--engine", "native"], ["bench"], ["test"]]) {
+    assertMatch((await m.run(args)).err, /needs cargo, which is not on PATH/);
+  }
+});
 
 machine("CARGO_TARGET_DIR is where the core is built and loaded from", async (m) => {
   m.stub("deno", DENO("2.9.6")).stub("cargo", CARGO);

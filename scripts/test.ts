@@ -50,6 +50,8 @@ export const STEPS: readonly Step[] = [
   { name: "deno-check", command: [DENO, "check", "."] },
   // The real model that golden tests compare; a minute the first time, nothing afterwards.
   { name: "model", command: [DENO, "run", "-A", "src/main.ts", "pull", DEFAULT_MODEL] },
+  // The core as WebAssembly, which the last step needs; nothing when no source has changed.
+  { name: "wasm", command: [DENO, "run", "-A", "scripts/build_wasm.ts"] },
   { name: "rooms", command: [DENO, "run", "--allow-read", "scripts/check_rooms.ts"] },
   {
     name: "clippy",

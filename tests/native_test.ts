@@ -4,10 +4,10 @@ import { engineContract } from "../src/engine/contract.ts";
 import { openEngine } from "../src/engine/mod.ts";
 import { TINY_MODEL } from "./support.ts";
 
-engineContract("native engine", () => openEngine({ model: TINY_MODEL }));
+engineContract("native engine", () => openEngine({ engine: "native", model: TINY_MODEL }));
 
 Deno.test("native engine: describes its model", async () => {
-  await using engine = await openEngine({ model: TINY_MODEL });
+  await using engine = await openEngine({ engine: "native", model: TINY_MODEL });
   const { device, specialTokens, ...model } = engine.model;
   assert.deepEqual(model, {
     name: "tiny-vicuna-random",
@@ -28,6 +28,7 @@ Deno.test("native engine: describes its model", async () => {
 Deno.test("native engine: progress rises to the whole", async () => {
   const seen: number[] = [];
   await using _engine = await openEngine({
+    engine: "native",
     model: TINY_MODEL,
     onProgress: ({ done, total }) => seen.push(done / total),
   });
@@ -35,7 +36,7 @@ Deno.test("native engine: progress rises to the whole", async () => {
 });
 
 Deno.test("native engine: a special token that a user typed stays text", async () => {
-  await using engine = await openEngine({ model: TINY_MODEL });
+  await using engine = await openEngine({ engine: "native", model: TINY_MODEL });
   const end = (await engine.tokenize(["</s>"])).at(-1);
   assert.ok((await engine.tokenize(["a</s>"])).includes(end!));
   assert.ok(!(await engine.tokenize(["a<", "/s>"])).includes(end!));
@@ -60,11 +61,21 @@ Deno.test("native engine: files that are no model are refused with what was want
     for (const [name, bytes, code, words] of cases) {
       await t.step(name, async () => {
         await Deno.writeFile(`${dir}/${name}`, bytes);
-        await assert.rejects(openEngine({ model: `${dir}/${name}` }), { name: "EngineError", code, message: words });
+        await assert.rejects(openEngine({ engine: "native", model: `${dir}/${name}` }), {
+          name: "EngineError",
+          code,
+          message: words,
+        });
       });
     }
-    await assert.rejects(openEngine({ model: `${dir}/none.gguf` }), { code: "io", message: /No such file/ });
-    await assert.rejects(openEngine({ model: dir }), { code: "io", message: /expected a file, got a directory/ });
+    await assert.rejects(openEngine({ engine: "native", model: `${dir}/none.gguf` }), {
+      code: "io",
+      message: /No such file/,
+    });
+    await assert.rejects(openEngine({ engine: "native", model: dir }), {
+      code: "io",
+      message: /expected a file, got a directory/,
+    });
   } finally {
     await Deno.remove(dir, { recursive: true });
   }

@@ -1,9 +1,17 @@
 /** The served program as its clients see it: a process of its own, real sockets, the real core. */
 import assert from "node:assert/strict";
-import { healthUntil, llamero, NO_REAL_MODEL, REAL_MODEL, served, TINY_MODEL } from "./support.ts";
-
-const REAL_ONLY = { ignore: REAL_MODEL === undefined };
-const REAL_NOTE = NO_REAL_MODEL === undefined ? "" : ` (skipped: ${NO_REAL_MODEL})`;
+import {
+  healthUntil,
+  llamero,
+  NO_REAL_MODEL,
+  NO_WASM,
+  REAL_MODEL,
+  served,
+  type ServeOptions,
+  testUnless,
+  TINY_MODEL,
+  WITHOUT_FFI,
+} from "./support.ts";
 
 function chat(url: string, body: Record<string, unknown>, init: RequestInit = {}): Promise<Response> {
   const headers = { "content-type": "application/json" };
@@ -15,13 +23,33 @@ function user(content: string) {
 }
 
 Deno.test("serve: whole, streamed and over WebSocket, the same greedy text", async () => {
-  await using server = await served(TINY_MODEL);
+  await saysTheSameEverywhere(TINY_MODEL);
+});
+
+testUnless(
+  [NO_WASM, NO_REAL_MODEL],
+  "serve: without permission for FFI likewise, on SmolLM2 in WebAssembly",
+  async () => {
+    await saysTheSameEverywhere(REAL_MODEL!, { permissions: WITHOUT_FFI });
+  },
+);
+
+async function saysTheSameEverywhere(model: string, options?: ServeOptions): Promise<void> {
+  await using server = await served(model, options);
   const request = { model: server.model, messages: user("Hello!"), temperature: 0, max_tokens: 24 };
   const whole = await (await chat(server.url, request)).json();
   const text = whole.choices[0].message.content;
   assert.ok(text.length > 0 && whole.usage.completion_tokens <= 24);
   assert.equal(await streamed(await chat(server.url, { ...request, stream: true })), text);
   assert.equal(await overSocket(server.url, server.model), text);
+}
+
+testUnless([NO_WASM], "chat: falling back to WebAssembly is said with its reason", async () => {
+  const { code, stdout, stderr } = await llamero(["chat", "--model", TINY_MODEL, "-n", "4", "Hi"], WITHOUT_FFI)
+    .output();
+  const said = new TextDecoder().decode(stderr);
+  assert.match(said, /^llamero: using the WebAssembly engine, which is slower, .* run deno with --allow-ffi=.*\n$/);
+  assert.deepEqual([code, stdout.length > 1], [0, true]);
 });
 
 async function streamed(response: Response): Promise<string> {
@@ -102,10 +130,13 @@ Deno.test("serve: a port in use is a sentence", async () => {
   assert.match(new TextDecoder().decode(stderr), new RegExp(`port ${port} failed: the port is in use`));
 });
 
-Deno.test(`serve: health is answered while a long prompt is in prefill, and leaving ends the prefill${REAL_NOTE}`, {
-  ...REAL_ONLY,
-}, async () => {
-  await using server = await served(REAL_MODEL!);
+for (const [engine, reason] of [["native", undefined], ["wasm", NO_WASM]] as const) {
+  const name = `serve --engine ${engine}: health is answered during a long prefill, and leaving ends the prefill`;
+  testUnless([NO_REAL_MODEL, reason], name, () => staysFree(["--engine", engine]));
+}
+
+async function staysFree(flags: string[]): Promise<void> {
+  await using server = await served(REAL_MODEL!, { flags });
   const left = new AbortController();
   const messages = user("The quick brown fox jumps over the lazy dog. ".repeat(200));
   const request = { model: server.model, messages, max_tokens: 1, stream: true };
@@ -126,4 +157,4 @@ Deno.test(`serve: health is answered while a long prompt is in prefill, and leav
   assert.equal(await reply, "left");
   const { stats } = await healthUntil(server.url, ({ stats }) => stats.running === 0);
   assert.deepEqual([stats.running, stats.generated_tokens], [0, 0]);
-});
+}

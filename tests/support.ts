@@ -1,9 +1,14 @@
 /**
- * What tests across the border share: the small model, the real one where it has been fetched, and a served program.
+ * What tests across the border share: the small model, the real one where it has been fetched, the core as WebAssembly
+ * where it has been built, and a served program.
  *
  * @module
  */
-import { fileURLToPath } from "node:url";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { wasmPath } from "../src/engine/mod.ts";
+import type { Glue } from "../src/engine/wasm_core.ts";
 
 /** A small model with random weights, made by scripts/make_model.py. */
 export const TINY_MODEL = fileURLToPath(new URL("./fixtures/tiny-llama2.gguf", import.meta.url));
@@ -16,12 +21,43 @@ export const NO_REAL_MODEL = REAL_MODEL === undefined
   ? "LLAMERO_TEST_MODEL does not name SmolLM2-135M-Instruct.Q4_1.gguf; `llamero test` sets it"
   : undefined;
 
+/** The generated files of the core as WebAssembly. */
+export const WASM_FILES = {
+  glue: join(wasmPath(), "llamero.js"),
+  module: join(wasmPath(), "llamero_bg.wasm"),
+};
+
+/** Why a test of the core as WebAssembly is left out, where it is. */
+export const NO_WASM = existsSync(WASM_FILES.module)
+  ? undefined
+  : `${WASM_FILES.module} is not there; \`deno task build:wasm\` makes it`;
+
+/** The generated glue and the module, for a core in this thread. */
+export async function loadWasm(): Promise<{ glue: Glue; module: WebAssembly.Module }> {
+  const glue: Glue = await import(pathToFileURL(WASM_FILES.glue).href);
+  return { glue, module: await WebAssembly.compile(await Deno.readFile(WASM_FILES.module)) };
+}
+
+/** Registers a test, or its skipping with the first of `reasons` in its name. */
+export function testUnless(reasons: readonly (string | undefined)[], name: string, body: () => Promise<void>): void {
+  const reason = reasons.find((reason) => reason !== undefined);
+  const note = reason === undefined ? "" : ` (skipped: ${reason})`;
+  Deno.test(`${name}${note}`, { ignore: reason !== undefined }, body);
+}
+
 const MAIN = fileURLToPath(new URL("../src/main.ts", import.meta.url));
 const CONFIG = fileURLToPath(new URL("../deno.json", import.meta.url));
 
+/** Everything but FFI. */
+export const WITHOUT_FFI = ["-A", "--deny-ffi"];
+
 /** A run of the program with these arguments, not started yet. */
-export function llamero(args: readonly string[], options: Deno.CommandOptions = {}): Deno.Command {
-  const run = ["run", "--quiet", "--no-prompt", "--config", CONFIG, "-A", MAIN, ...args];
+export function llamero(
+  args: readonly string[],
+  permissions: readonly string[] = ["-A"],
+  options: Deno.CommandOptions = {},
+): Deno.Command {
+  const run = ["run", "--quiet", "--no-prompt", "--config", CONFIG, ...permissions, MAIN, ...args];
   return new Deno.Command(Deno.execPath(), { args: run, stdin: "null", stdout: "piped", stderr: "piped", ...options });
 }
 
@@ -31,11 +67,17 @@ export interface Served extends AsyncDisposable {
   model: string;
 }
 
+/** How to serve. */
+export interface ServeOptions {
+  flags?: readonly string[];
+  /** Deno's flags; default: everything is permitted. */
+  permissions?: readonly string[];
+}
+
 /** Serve `model` on a free port. */
-export async function served(model: string, ...flags: string[]): Promise<Served> {
-  const child = llamero(["serve", "--json", "--quiet", "--port", "0", "--model", model, ...flags], {
-    stderr: "inherit",
-  }).spawn();
+export async function served(model: string, { flags = [], permissions }: ServeOptions = {}): Promise<Served> {
+  const args = ["serve", "--json", "--quiet", "--port", "0", "--model", model, ...flags];
+  const child = llamero(args, permissions, { stderr: "inherit" }).spawn();
   const lines = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   while (!text.includes("\n")) {

@@ -43,8 +43,13 @@ export function guardMessages(messages: readonly ChatMessage[], specialTokens: r
  * every occurrence gets a guard and no new one can come about.
  */
 function tokenStarts(specialTokens: readonly string[]): RegExp | undefined {
-  const tokens = specialTokens.filter((token) => token !== "").map(RegExp.escape);
+  const tokens = specialTokens.filter((token) => token !== "").map(escapePattern);
   return tokens.length === 0 ? undefined : new RegExp(`(?=${tokens.join("|")})[^]`, "gu");
+}
+
+/** `RegExp.escape`, which Node has since 24 only. */
+function escapePattern(text: string): string {
+  return text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
 }
 
 /** A guard cannot go inside a token of one character. */

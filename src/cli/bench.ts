@@ -1,9 +1,10 @@
 /**
- * `llamero bench`: loading, prefill, decode and memory of one model, in turns with llama.cpp when that is there, so
- * that both meet the same machine in the same state.
+ * `llamero bench`: loading, prefill, decode and memory of one model, in turns with the WebAssembly engine and llama.cpp
+ * when they are asked for, so that all meet the same machine in the same state.
  *
  * Each round loads the model anew. Prefill is the whole prompt, decode the reply without its first token, which the
- * prefill already gives. Memory is what the process holds at the end of a round: for llamero that includes Deno.
+ * prefill already gives. Memory is what the process holds at the end of a round, less what earlier rounds have left in
+ * it: for llamero that includes Deno. It is the highest of all rounds, since memory that an allocator kept is used again.
  *
  * @module
  */
@@ -32,6 +33,10 @@ export interface BenchReport {
   decode_tokens: number;
   rounds: number;
   llamero: Figures;
+  /** The WebAssembly engine under the same conditions, when it was measured. */
+  wasm: Figures & { device: string } | null;
+  /** WebAssembly divided by native: above 1 is better for rates, worse for time and memory. */
+  wasm_ratios: Figures | null;
   /** llama.cpp under the same conditions, when it was measured. */
   peer: Figures & { engine: string } | null;
   /** llamero divided by llama.cpp: above 1 is better for rates, worse for time and memory. */
@@ -74,19 +79,25 @@ interface Peers {
 }
 
 async function measure(deps: Deps, model: LocatedModel, values: FlagValues, python?: string): Promise<BenchReport> {
-  const [ours, peers]: [Ours[], Peers[]] = [[], []];
+  const [ours, wasm, peers]: [Ours[], Ours[], Peers[]] = [[], [], []];
+  const heldAtStart = deps.residentBytes();
   const [rounds, threads] = [values.rounds!, navigator.hardwareConcurrency];
   for (let round = 1; round <= rounds; round++) {
     const note = (who: string) => values.quiet || deps.terminal.err(`round ${round} of ${rounds}: ${who}\n`);
     note("llamero");
-    ours.push(await measureOurs(deps, model, values));
+    ours.push(await measureOurs(deps, model, { ...values, engine: "native" }, heldAtStart));
+    if (values.wasm) {
+      note("llamero in WebAssembly");
+      wasm.push(await measureOurs(deps, model, { ...values, engine: "wasm" }, heldAtStart));
+    }
     if (!python) continue;
     note("llama.cpp");
     peers.push(await measurePeer(deps, model, { ...ours[0]!, threads }, python));
   }
   const { promptTokens, decodeTokens, quantization, device } = ours[0]!;
-  const llamero = medians(ours.map((each) => each.figures));
-  const peer = python ? { engine: peers[0]!.engine, ...medians(peers.map((each) => each.figures)) } : null;
+  const llamero = summary(ours);
+  const inWasm = values.wasm ? { device: wasm[0]!.device, ...summary(wasm) } : null;
+  const peer = python ? { engine: peers[0]!.engine, ...summary(peers) } : null;
   return {
     model: model.file,
     quantization,
@@ -96,12 +107,20 @@ async function measure(deps: Deps, model: LocatedModel, values: FlagValues, pyth
     decode_tokens: decodeTokens,
     rounds,
     llamero,
+    wasm: inWasm,
+    wasm_ratios: inWasm && ratiosOf(inWasm, llamero),
     peer,
-    ratios: peer && each((name) => round(llamero[name] / peer[name])),
+    ratios: peer && ratiosOf(llamero, peer),
   };
 }
 
-async function measureOurs(deps: Deps, model: LocatedModel, values: FlagValues): Promise<Ours> {
+async function measureOurs(
+  deps: Deps,
+  model: LocatedModel,
+  values: FlagValues,
+  heldAtStart: number,
+): Promise<Ours> {
+  const leftBehind = deps.residentBytes() - heldAtStart;
   const started = deps.now();
   await using engine = await loadModel(deps, model, { ...values, quiet: true });
   const loadMs = deps.now() - started;
@@ -115,7 +134,7 @@ async function measureOurs(deps: Deps, model: LocatedModel, values: FlagValues):
     );
   }
   await generate(engine, FILLER, WARM_UP_TOKENS);
-  const { usage, timings } = await generate(engine, promptOf(engine, promptTokens), decodeTokens);
+  const { usage, timings } = await generate(engine, await promptOf(engine, promptTokens), decodeTokens);
   return {
     promptTokens: usage.promptTokens,
     decodeTokens: usage.completionTokens,
@@ -125,7 +144,7 @@ async function measureOurs(deps: Deps, model: LocatedModel, values: FlagValues):
       load_s: round(loadMs / 1000),
       prefill_tok_s: round(usage.promptTokens / timings.prefillMs * 1000),
       decode_tok_s: round((usage.completionTokens - 1) / timings.decodeMs * 1000),
-      rss_gb: round(deps.residentBytes() / 1e9),
+      rss_gb: round((deps.residentBytes() - leftBehind) / 1e9),
     },
   };
 }
@@ -137,12 +156,12 @@ async function generate(engine: Engine, prompt: string, maxTokens: number): Prom
 }
 
 /** A prompt of `tokens` tokens, or the nearest count that repeating a word can reach from below. */
-export function promptOf(engine: Engine, tokens: number): string {
-  const count = (words: number) => engine.tokenize([FILLER.repeat(words)]).length;
+export async function promptOf(engine: Engine, tokens: number): Promise<string> {
+  const count = async (words: number) => (await engine.tokenize([FILLER.repeat(words)])).length;
   let [low, high] = [1, tokens + 1];
   while (high - low > 1) {
     const middle = (low + high) >> 1;
-    if (count(middle) <= tokens) low = middle;
+    if (await count(middle) <= tokens) low = middle;
     else high = middle;
   }
   return FILLER.repeat(low);
@@ -186,8 +205,16 @@ function each(value: (name: keyof Figures) => number): Figures {
   return Object.fromEntries(FIGURES.map((name) => [name, value(name)])) as Record<keyof Figures, number>;
 }
 
-function medians(rounds: readonly Figures[]): Figures {
-  return each((name) => round(median(rounds.map((figures) => figures[name]))));
+/** Medians, and the highest memory. */
+function summary(rounds: readonly { figures: Figures }[]): Figures {
+  return each((name) => {
+    const values = rounds.map(({ figures }) => figures[name]);
+    return round(name === "rss_gb" ? Math.max(...values) : median(values));
+  });
+}
+
+function ratiosOf(figures: Figures, base: Figures): Figures {
+  return each((name) => round(figures[name] / base[name]));
 }
 
 /** The middle value, or the mean of the two in the middle. */
@@ -209,11 +236,12 @@ const ROWS: readonly { name: keyof Figures; label: string; show: (value: number)
 ];
 
 function table(report: BenchReport): string {
-  const { llamero, peer, ratios } = report;
-  const head = ["", "llamero", ...(peer ? [peer.engine, "ratio"] : [])];
+  const { llamero, wasm, wasm_ratios, peer, ratios } = report;
+  const head = ["", "llamero", ...(wasm ? ["in wasm", "ratio"] : []), ...(peer ? [peer.engine, "ratio"] : [])];
   const rows = ROWS.map(({ name, label, show }) => [
     label,
     show(llamero[name]),
+    ...(wasm && wasm_ratios ? [show(wasm[name]), wasm_ratios[name].toFixed(2)] : []),
     ...(peer && ratios ? [show(peer[name]), ratios[name].toFixed(2)] : []),
   ]);
   const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i]!.length)));
@@ -221,7 +249,7 @@ function table(report: BenchReport): string {
   const { model, quantization, device, threads, prompt_tokens, decode_tokens, rounds } = report;
   return [
     `${model} (${quantization}), ${device}, ${threads} threads`,
-    `${prompt_tokens} tokens of prompt, ${decode_tokens} of reply, medians of ${rounds}`,
+    `${prompt_tokens} tokens of prompt, ${decode_tokens} of reply, medians of ${rounds}; the highest memory`,
     "",
     ...lines,
     "",

@@ -16,6 +16,7 @@ Deno.test("our own figures, as JSON and as a table", async () => {
   assertEquals(await json.run("bench", ...MODEL, "--rounds", "1", "--json", "--quiet"), 0);
   const report = JSON.parse(json.terminal.output);
   assertEquals([report.model, report.rounds, report.peer, report.ratios], ["toy.gguf", 1, null, null]);
+  assertEquals([report.wasm, report.wasm_ratios], [null, null]);
   assertEquals([report.decode_tokens, report.llamero.rss_gb], [5, 1]);
   assertEquals(json.terminal.errors, "");
   const plain = stage(LONG);
@@ -51,6 +52,33 @@ Deno.test("the peer takes turns with us, and medians are compared", async () => 
   assertEquals(report.ratios.rss_gb, 0.5);
 });
 
+Deno.test("WebAssembly takes turns with native, and memory is what each added to the process", async () => {
+  const opened: unknown[] = [];
+  // Each engine adds to what was held when it was opened, and leaves some of it behind.
+  let held = 1e9;
+  const { terminal, deps, run } = stage(LONG, { residentBytes: () => held });
+  deps.openEngine = ({ engine }) => {
+    opened.push(engine);
+    held += engine === "wasm" ? 5e8 : 1e9;
+    const made = new FakeEngine(LONG);
+    const close = made.close.bind(made);
+    made.close = () => {
+      held -= 4e8;
+      return close();
+    };
+    return Promise.resolve(made);
+  };
+  assertEquals(await run("bench", ...MODEL, "--rounds", "2", "--wasm", "--json", "--quiet"), 0);
+  const report = JSON.parse(terminal.output);
+  assertEquals(opened, ["native", "wasm", "native", "wasm"]);
+  assertEquals([report.llamero.rss_gb, report.wasm.rss_gb, report.wasm_ratios.rss_gb], [2, 1.5, 0.75]);
+  assertEquals([report.wasm.device, report.device], ["fake", "fake"]);
+  const table = stage(LONG, { openEngine: () => Promise.resolve(new FakeEngine(LONG)) });
+  assertEquals(await table.run("bench", ...MODEL, "--rounds", "1", "--wasm"), 0);
+  assertMatch(table.terminal.output, /\n +llamero +in wasm +ratio\n/);
+  assertStringIncludes(table.terminal.errors, "round 1 of 1: llamero in WebAssembly\n");
+});
+
 Deno.test("trouble with the peer is a sentence", async () => {
   const check = async (finished: Finished | Error, expected: string) => {
     const runPeer = () => finished instanceof Error ? Promise.reject(finished) : Promise.resolve(finished);
@@ -79,7 +107,7 @@ Deno.test("the prompt has as many tokens as repeating a word allows", async () =
   await using engine = new FakeEngine();
   // The fake engine has one token per character and one for the beginning.
   for (const [wanted, got] of [[1, 5], [5, 5], [8, 5], [9, 9], [50, 49], [401, 401]] as const) {
-    assertEquals(engine.tokenize([promptOf(engine, wanted)]).length, got, String(wanted));
+    assertEquals((await engine.tokenize([await promptOf(engine, wanted)])).length, got, String(wanted));
   }
 });
 

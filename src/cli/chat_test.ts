@@ -12,11 +12,27 @@ Deno.test("one prompt, one reply, one newline", async () => {
   const more = ["--repeat-penalty", "1.5", "--max-tokens", "9", "--context", "99", "--system", "Be brief."];
   assertEquals(await run("chat", ...MODEL, ...sampling, ...more, "Hello", "there"), 0);
   assertEquals([terminal.output, terminal.errors], ["Hello, you!\n", ""]);
-  assertEquals(opened.map(({ model, contextLength }) => [model, contextLength]), [["dir/toy.gguf", 99]]);
+  assertEquals(opened.map(({ model, contextLength, engine }) => [model, contextLength, engine]), [[
+    "dir/toy.gguf",
+    99,
+    "auto",
+  ]]);
   const [request] = engine.requests;
   assertEquals(request?.prompt, ["system: Be brief.\n", "user: Hello there\n"]);
   assertEquals(request?.maxTokens, 9);
   assertEquals(request?.sampling, { temperature: 0, topP: 0.9, topK: 3, minP: 0.1, repeatPenalty: 1.5, seed: 5 });
+});
+
+Deno.test("falling back to the slower engine is said once, and not with --quiet", async () => {
+  for (const [flags, expected] of [[[], "llamero: no library here\n"], [["--quiet"], ""]] as const) {
+    const made = stage();
+    const { openEngine } = made.deps;
+    made.deps.openEngine = (options) => {
+      options.onFallback?.("no library here");
+      return openEngine(options);
+    };
+    assertEquals([await made.run("chat", ...MODEL, ...flags, "hi"), made.terminal.errors], [0, expected]);
+  }
 });
 
 Deno.test("a known model is fetched first", async () => {

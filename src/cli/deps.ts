@@ -4,7 +4,7 @@
  * @module
  */
 import type { ChatTemplate } from "../chat/mod.ts";
-import type { Engine, ModelInfo } from "../engine/engine.ts";
+import type { Engine, EngineName, ModelInfo } from "../engine/mod.ts";
 import type { CatalogueEntry } from "../models/catalogue.ts";
 import type { PullOptions } from "../models/pull.ts";
 import type { Log } from "../api/log.ts";
@@ -15,6 +15,9 @@ export interface OpenOptions {
   /** Path of the model file. */
   model: string;
   contextLength?: number | undefined;
+  engine?: EngineName | undefined;
+  /** Told when `auto` takes the slower engine: a sentence with the reason. */
+  onFallback?: (sentence: string) => void;
   onProgress?: (progress: { done: number; total: number }) => void;
 }
 

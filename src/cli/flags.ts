@@ -8,6 +8,7 @@
  */
 import { parseArgs } from "node:util";
 import { TEMPLATE_NAMES } from "../chat/mod.ts";
+import { ENGINE_NAMES } from "../engine/mod.ts";
 import { DEFAULT_MODEL } from "../models/catalogue.ts";
 import { UsageError } from "./errors.ts";
 
@@ -58,6 +59,14 @@ export const FLAGS = {
     help: "chat template; `model` is the one inside the model file",
     choices: TEMPLATE_NAMES,
     example: "--template vicuna-v1.1",
+  },
+  engine: {
+    type: "text",
+    placeholder: "NAME",
+    default: "auto",
+    help: "what computes; `auto` is native where its library can be loaded, else WebAssembly, which is slower",
+    choices: ENGINE_NAMES,
+    example: "--engine wasm",
   },
   system: {
     type: "text",
@@ -165,6 +174,11 @@ export const FLAGS = {
     help: "measure llama.cpp in turns with llamero (llama-cpp-python in LLAMERO_PEER_PYTHON, else in python3)",
     example: "--peer",
   },
+  wasm: {
+    type: "boolean",
+    help: "measure the WebAssembly engine in turns with the native one",
+    example: "--wasm",
+  },
   json: { type: "boolean", help: "machine-readable output: one JSON object per line", example: "--json" },
   quiet: { type: "boolean", short: "q", help: "no progress and no remarks", example: "--quiet" },
   help: { type: "boolean", short: "h", help: "show this text", example: "--help" },
@@ -195,7 +209,7 @@ export const COMMANDS = {
   chat: {
     summary: "talk to a model: interactively, or once with a prompt or piped text",
     positional: "[PROMPT...]",
-    flags: ["model", "template", "system", ...SAMPLING, "context", "json", "quiet", "help"],
+    flags: ["model", "engine", "template", "system", ...SAMPLING, "context", "json", "quiet", "help"],
     examples: [
       "chat",
       'chat "Why is the sky blue?"',
@@ -205,8 +219,8 @@ export const COMMANDS = {
   },
   serve: {
     summary: "serve a model over HTTP and WebSocket, as OpenAI's clients speak it",
-    flags: ["model", "template", "context", "host", "port", "json", "quiet", "help"],
-    examples: ["serve", "serve --model ./llama-2-7b-chat.Q4_0.gguf --port 8080"],
+    flags: ["model", "engine", "template", "context", "host", "port", "json", "quiet", "help"],
+    examples: ["serve", "serve --model ./llama-2-7b-chat.Q4_0.gguf --port 8080", "serve --engine wasm"],
   },
   pull: {
     summary: "fetch a known model and print where it is",
@@ -215,9 +229,9 @@ export const COMMANDS = {
     examples: ["pull", `pull ${DEFAULT_MODEL}`],
   },
   bench: {
-    summary: "measure loading, prefill, decode and memory, beside llama.cpp if that is there",
-    flags: ["model", "prompt-tokens", "decode-tokens", "rounds", "peer", "json", "quiet", "help"],
-    examples: ["bench", "bench --peer --json"],
+    summary: "measure loading, prefill, decode and memory, also of WebAssembly and llama.cpp",
+    flags: ["model", "prompt-tokens", "decode-tokens", "rounds", "wasm", "peer", "json", "quiet", "help"],
+    examples: ["bench", "bench --wasm", "bench --peer --json"],
   },
   test: {
     summary: "check everything: format, lint, types, rooms, and the tests of both languages",

@@ -35,7 +35,8 @@ Deno.test("every flag parses its own example, and every command its own examples
 
 Deno.test("values, defaults, short names and words", () => {
   const { values, positionals } = parseFlags("chat", ["-t", "0", "--top-p=0.5", "hello", "--seed", "7", "-q", "world"]);
-  assertEquals(values, { model: "smollm2-135m-instruct", temperature: 0, "top-p": 0.5, seed: 7, quiet: true });
+  const given = { temperature: 0, "top-p": 0.5, seed: 7, quiet: true };
+  assertEquals(values, { model: "smollm2-135m-instruct", engine: "auto", ...given });
   assertEquals(positionals, ["hello", "world"]);
   assertEquals(parseFlags("serve", ["--port", "1", "--port", "2"]).values.port, 2);
   assertEquals(parseFlags("chat", ["--", "--seed"]).positionals, ["--seed"]);
@@ -59,6 +60,7 @@ Deno.test("values outside their range are refused with the range", () => {
   refused("serve", ["--port", "65536"], '--port: expected an integer from 0 to 65535, got "65536"');
   refused("chat", ["--model="], '--model: expected a text, got ""');
   refused("chat", ["--template", "alpaca"], '--template: expected one of model, vicuna-v1.1, got "alpaca"');
+  refused("serve", ["--engine", "gpu"], '--engine: expected one of auto, native, wasm, got "gpu"');
   refused("chat", ["--json=yes"], '--json: expected no value, got "yes"');
   assertEquals(parseFlags("chat", ["--top-p", "1", "--min-p", "0"]).values["top-p"], 1);
 });

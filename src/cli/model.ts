@@ -4,7 +4,7 @@
  * @module
  */
 import { basename } from "node:path";
-import type { Engine } from "../engine/engine.ts";
+import type { Engine, EngineName } from "../engine/mod.ts";
 import { modelsDir, parseModelRef } from "../models/cache.ts";
 import type { CatalogueEntry } from "../models/catalogue.ts";
 import { createReporter, type Reporter } from "../models/progress.ts";
@@ -50,5 +50,8 @@ export async function loadModel(deps: Deps, { path, id }: LocatedModel, values: 
   const reporter = reporterFor(deps, values.quiet);
   using progress = reporter.start(`loading ${id}`, { delayMs: LOADING_DELAY_MS, summary: false });
   const onProgress = (at: { done: number; total: number }) => progress.update(at.done, at.total);
-  return await deps.openEngine({ model: path, contextLength: values.context, onProgress });
+  const onFallback = (sentence: string) => values.quiet || deps.terminal.err(`llamero: ${sentence}\n`);
+  // The table of flags allows no other names.
+  const engine = values.engine as EngineName | undefined;
+  return await deps.openEngine({ model: path, engine, contextLength: values.context, onFallback, onProgress });
 }

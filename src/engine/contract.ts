@@ -74,14 +74,14 @@ function streaming(test: Register): void {
     assert.ok(texts.length > 0 && texts.every((text) => text !== ""));
     assert.equal(done.reason, "length");
     assert.equal(done.stop, undefined);
-    assert.deepEqual(done.usage, { promptTokens: engine.tokenize(GREEDY.prompt).length, completionTokens: TOKENS });
+    assert.deepEqual(done.usage, { promptTokens: await countTokens(engine, GREEDY.prompt), completionTokens: TOKENS });
     for (const ms of Object.values(done.timings)) assert.ok(ms >= 0 && Number.isFinite(ms));
   });
 
   test("says that it has taken a prompt on, before anything else", async (engine) => {
     const events: GenerateEvent[] = [];
     for await (const event of engine.generate({ ...GREEDY, maxTokens: 2 })) events.push(event);
-    assert.deepEqual(events[0], { type: "started", promptTokens: engine.tokenize(GREEDY.prompt).length });
+    assert.deepEqual(events[0], { type: "started", promptTokens: await countTokens(engine, GREEDY.prompt) });
     assert.equal(events.filter((event) => event.type === "started").length, 1);
   });
 
@@ -116,8 +116,8 @@ function streaming(test: Register): void {
 
   test("stops when the context is full", async (engine) => {
     // Leaves room for three tokens or so: one more word of the same prompt would overflow.
-    const words = promptOfLength(engine, engine.model.contextLength - 4);
-    const promptTokens = engine.tokenize([words]).length;
+    const words = await promptOfLength(engine, engine.model.contextLength - 4);
+    const promptTokens = await countTokens(engine, [words]);
     const { done } = await collect(engine, { ...GREEDY, prompt: [words], maxTokens: undefined });
     assert.equal(done.reason, "length");
     assert.ok(promptTokens + done.usage.completionTokens <= engine.model.contextLength);
@@ -248,21 +248,21 @@ function refusals(test: Register): void {
     const prompt = [`${PROMPTS[0]} `.repeat(engine.model.contextLength)];
     const error = await refuses(engine, { ...GREEDY, prompt }, "context_overflow", "a prompt that is too long");
     assert.match(error.message, new RegExp(`\\b${engine.model.contextLength}\\b`));
-    assert.match(error.message, new RegExp(`\\b${engine.tokenize(prompt).length}\\b`));
+    assert.match(error.message, new RegExp(`\\b${await countTokens(engine, prompt)}\\b`));
     await serves(engine);
   });
 
   test("takes an empty prompt only where it has a begin token", async (engine) => {
     for (const prompt of [[], [""], ["", ""]]) {
       const request = { ...GREEDY, prompt, maxTokens: 1 };
-      if (engine.tokenize(prompt).length === 0) await refuses(engine, request, "invalid_request", "an empty prompt");
+      if (await countTokens(engine, prompt) === 0) await refuses(engine, request, "invalid_request", "an empty prompt");
       else assert.equal((await collect(engine, request)).done.usage.completionTokens, 1);
     }
   });
 }
 
 function tokens(test: Register): void {
-  test("gives back the text of its tokens", (engine) => {
+  test("gives back the text of its tokens", async (engine) => {
     for (
       const text of [
         "Hello, world",
@@ -275,28 +275,28 @@ function tokens(test: Register): void {
       ]
     ) {
       // A begin token may decode to its own text or to nothing, so only the end is compared.
-      assert.ok(engine.detokenize(engine.tokenize([text])).endsWith(text), JSON.stringify(text));
+      assert.ok((await engine.detokenize(await engine.tokenize([text]))).endsWith(text), JSON.stringify(text));
     }
-    assert.equal(engine.detokenize([]), "");
+    assert.equal(await engine.detokenize([]), "");
   });
 
-  test("tokenizes text across parts as one, special tokens only inside a part", (engine) => {
-    assert.deepEqual(engine.tokenize(["Hel", "lo wor", "", "ld"]), engine.tokenize(["Hello world"]));
-    const begin = engine.tokenize([""]).length;
+  test("tokenizes text across parts as one, special tokens only inside a part", async (engine) => {
+    assert.deepEqual(await engine.tokenize(["Hel", "lo wor", "", "ld"]), await engine.tokenize(["Hello world"]));
+    const begin = await countTokens(engine, [""]);
     for (const special of engine.model.specialTokens.slice(0, 8)) {
       const [first, ...rest] = codePoints(special);
-      const apart = engine.tokenize([first!, rest.join("")]);
-      const [id] = engine.tokenize([special]).slice(begin);
+      const apart = await engine.tokenize([first!, rest.join("")]);
+      const [id] = (await engine.tokenize([special])).slice(begin);
       if (rest.length > 0) assert.ok(!apart.slice(begin).includes(id!), special);
     }
   });
 
-  test("refuses ids outside its vocabulary and texts that are not Unicode", (engine) => {
+  test("refuses ids outside its vocabulary and texts that are not Unicode", async (engine) => {
     for (const id of [-1, 0.5, NaN, engine.model.vocabSize, 2 ** 32, "1" as unknown as number]) {
-      assert.throws(() => engine.detokenize([id]), isError("invalid_request"), String(id));
+      await assert.rejects(engine.detokenize([id]), isError("invalid_request"), String(id));
     }
     for (const part of ["\uD800", 1 as unknown as string]) {
-      assert.throws(() => engine.tokenize([part]), isError("invalid_request"), String(part));
+      await assert.rejects(engine.tokenize([part]), isError("invalid_request"), String(part));
     }
   });
 }
@@ -307,8 +307,8 @@ function closing(test: Register): void {
     await engine.close();
     await refuses(engine, GREEDY, "closed", "a request after close");
     assert.throws(() => engine.stats(), isError("closed"));
-    assert.throws(() => engine.tokenize(["a"]), isError("closed"));
-    assert.throws(() => engine.detokenize([1]), isError("closed"));
+    await assert.rejects(engine.tokenize(["a"]), isError("closed"));
+    await assert.rejects(engine.detokenize([1]), isError("closed"));
   });
 
   test("ends what runs when it is closed", async (engine) => {
@@ -384,14 +384,18 @@ async function idle(engine: Engine): Promise<void> {
 }
 
 /** The longest repetition of a word that has at most `limit` tokens. */
-function promptOfLength(engine: Engine, limit: number): string {
+async function promptOfLength(engine: Engine, limit: number): Promise<string> {
   let [fits, over] = [0, limit + 1];
   while (over - fits > 1) {
     const middle = (fits + over) >> 1;
-    if (engine.tokenize([" a".repeat(middle)]).length <= limit) fits = middle;
+    if (await countTokens(engine, [" a".repeat(middle)]) <= limit) fits = middle;
     else over = middle;
   }
   return " a".repeat(fits);
+}
+
+async function countTokens(engine: Engine, prompt: readonly string[]): Promise<number> {
+  return (await engine.tokenize(prompt)).length;
 }
 
 function codePoints(text: string): string[] {

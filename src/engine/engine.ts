@@ -129,6 +129,24 @@ export interface GenerateOptions {
   signal?: AbortSignal;
 }
 
+/** Bytes of the weights read so far, and of the whole. */
+export interface LoadProgress {
+  done: number;
+  total: number;
+}
+
+/** How much of a model to use, wherever it comes from. */
+export interface LoadOptions {
+  /** At most this many tokens of prompt and reply together; default: what the model was made for. */
+  contextLength?: number;
+  /** Requests that generate at the same time; default: the core's. */
+  maxRunning?: number;
+  /** Requests that may wait for their turn; default: the core's. */
+  maxWaiting?: number;
+  /** Called while the weights are read. */
+  onProgress?: (progress: LoadProgress) => void;
+}
+
 /** A loaded model that many callers may use at once. */
 export interface Engine extends AsyncDisposable {
   /** What was loaded. */
@@ -140,10 +158,10 @@ export interface Engine extends AsyncDisposable {
    */
   generate(request: GenerateRequest, options?: GenerateOptions): AsyncIterable<GenerateEvent>;
   /** Token ids of a prompt, with the begin-of-sequence token where the model wants one. */
-  tokenize(prompt: readonly string[]): number[];
+  tokenize(prompt: readonly string[]): Promise<number[]>;
   /** Text of token ids. */
-  detokenize(ids: readonly number[]): string;
-  /** How busy the engine is. Never waits. */
+  detokenize(ids: readonly number[]): Promise<string>;
+  /** How busy the engine is, as of its last piece of work. Never waits. */
   stats(): EngineStats;
   /** Cancel what runs, free the model; later calls throw `closed`. Idempotent. */
   close(): Promise<void>;

@@ -116,7 +116,18 @@ export class FakeEngine implements Engine {
     }
   }
 
-  tokenize(prompt: readonly string[]): number[] {
+  // deno-lint-ignore require-await -- failures reach the caller as rejections
+  async tokenize(prompt: readonly string[]): Promise<number[]> {
+    return this.encode(prompt);
+  }
+
+  // deno-lint-ignore require-await -- failures reach the caller as rejections
+  async detokenize(ids: readonly number[]): Promise<string> {
+    return this.decode(ids);
+  }
+
+  /** `tokenize` at once, for those who play a core. */
+  encode(prompt: readonly string[]): number[] {
     this.#assertOpen();
     checkPrompt(prompt);
     const { specialTokens, addsBos, bosToken } = this.model;
@@ -132,7 +143,8 @@ export class FakeEngine implements Engine {
     return ids;
   }
 
-  detokenize(ids: readonly number[]): string {
+  /** `detokenize` at once. */
+  decode(ids: readonly number[]): string {
     this.#assertOpen();
     checkTokenIds(ids);
     const { specialTokens, vocabSize } = this.model;
@@ -178,7 +190,7 @@ export class FakeEngine implements Engine {
     this.#end.signal.throwIfAborted();
     checkRequest(request);
     const { contextLength } = this.model;
-    const count = this.tokenize(request.prompt).length;
+    const count = this.encode(request.prompt).length;
     if (count === 0) throw invalid("checking prompt: expected at least one token, got none");
     if (count >= contextLength) {
       throw new EngineError(

@@ -5,9 +5,10 @@
  * @module
  */
 
-import { EngineError, type GenerateEvent, type ModelInfo } from "./engine.ts";
+import { EngineError, type EngineStats, type GenerateEvent, type GenerateRequest, type ModelInfo } from "./engine.ts";
 import type { FakeEngine } from "./fake.ts";
-import { ERROR_NAMES, RECORD_KIND, type Symbols } from "./symbols.ts";
+import { ERROR_NAMES, RECORD_KIND } from "./records.ts";
+import type { Symbols } from "./symbols.ts";
 
 const encoder = new TextEncoder();
 
@@ -64,12 +65,23 @@ export function packModel(model: ModelInfo): Uint8Array {
   });
 }
 
+/** `EngineStats` as the core writes them. */
+export function packStats({ waiting, running, generatedTokens, healthy }: EngineStats): Uint8Array {
+  return packJson({ waiting, running, generated_tokens: generatedTokens, healthy });
+}
+
 /** The fields of a request's JSON that the fake engine understands. */
 interface CoreRequest {
   prompt: string[];
   max_tokens?: number;
   stop?: string[];
   ignore_eos?: boolean;
+}
+
+/** A request's JSON as the fake engine takes it. */
+export function readRequest(json: unknown): GenerateRequest {
+  const { max_tokens, ignore_eos, prompt, stop } = json as CoreRequest;
+  return { prompt, stop, maxTokens: max_tokens, ignoreEos: ignore_eos };
 }
 
 /** A core of one engine with id 1. */
@@ -107,14 +119,10 @@ export class LoopbackCore {
       return 0;
     },
     llamero_tokenize: (_engine, prompt, _length, out) =>
-      this.#answer(() => this.#fake.tokenize(parse(prompt as Uint8Array) as string[]), out as Uint32Array),
+      this.#answer(() => this.#fake.encode(parse(prompt as Uint8Array) as string[]), out as Uint32Array),
     llamero_detokenize: (_engine, ids, _count, out) =>
-      this.#answer(() => encoder.encode(this.#fake.detokenize([...ids as Uint32Array])), out as Uint8Array),
-    llamero_stats: (_engine, out) =>
-      this.#answer(() => {
-        const { waiting, running, generatedTokens, healthy } = this.#fake.stats();
-        return packJson({ waiting, running, generated_tokens: generatedTokens, healthy });
-      }, out as Uint8Array),
+      this.#answer(() => encoder.encode(this.#fake.decode([...ids as Uint32Array])), out as Uint8Array),
+    llamero_stats: (_engine, out) => this.#answer(() => packStats(this.#fake.stats()), out as Uint8Array),
     llamero_last_error: (_engine, out) => this.#answer(() => encoder.encode(this.#lastError), out as Uint8Array),
     llamero_close: () => this.#close(),
   };
@@ -150,12 +158,10 @@ export class LoopbackCore {
   }
 
   #submit(json: Uint8Array): number {
-    const { max_tokens, ignore_eos, prompt, stop } = parse(json) as CoreRequest;
     const id = ++this.#requests;
     const controller = new AbortController();
     this.#cancels.set(id, controller);
-    const request = { prompt, stop, maxTokens: max_tokens, ignoreEos: ignore_eos };
-    void this.#run(id, this.#fake.generate(request, { signal: controller.signal }));
+    void this.#run(id, this.#fake.generate(readRequest(parse(json)), { signal: controller.signal }));
     return id;
   }
 
@@ -199,7 +205,8 @@ export class LoopbackCore {
   }
 }
 
-function packEvent(id: number, event: GenerateEvent): Uint8Array {
+/** The record of an event of request `id`. */
+export function packEvent(id: number, event: GenerateEvent): Uint8Array {
   if (event.type === "started") return packRecord(id, RECORD_KIND.started, packStarted(event.promptTokens));
   if (event.type === "text") return packRecord(id, RECORD_KIND.text, packText(event.completionTokens, event.text));
   const { reason, stop, usage, timings } = event;

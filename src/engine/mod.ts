@@ -5,5 +5,4 @@
  */
 
 export * from "./engine.ts";
-export type { LoadProgress } from "./native.ts";
-export { libraryPath, openEngine, type OpenEngineOptions } from "./open.ts";
+export { ENGINE_NAMES, type EngineName, libraryPath, openEngine, type OpenEngineOptions, wasmPath } from "./open.ts";

@@ -15,11 +15,14 @@ import {
   type GenerateEvent,
   type GenerateOptions,
   type GenerateRequest,
+  type LoadOptions,
+  type LoadProgress,
   type ModelInfo,
 } from "./engine.ts";
-import { number, readJson, readModel, readRecords, type RecordSink } from "./records.ts";
-import { checkCount, checkPrompt, checkRequest, checkTokenIds, encodeRequest } from "./request.ts";
-import { ABI_VERSION, ERROR_NAMES, SYMBOLS, type Symbols, VERSION_SYMBOL } from "./symbols.ts";
+import { ERROR_NAMES, readModel, readRecords, readStats, type RecordSink } from "./records.ts";
+import { checkPrompt, checkRequest, checkTokenIds, encodeConfig, encodeRequest } from "./request.ts";
+import { RequestStreams } from "./streams.ts";
+import { ABI_VERSION, SYMBOLS, type Symbols, VERSION_SYMBOL } from "./symbols.ts";
 
 /** Room for one batch of event records; the least that the core takes. */
 const EVENT_BUFFER_BYTES = 64 * 1024;
@@ -32,24 +35,10 @@ const encoder = new TextEncoder();
 // ignoreBOM keeps a U+FEFF at the start of a text.
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
-/** Bytes of the weights read so far, and of the whole. */
-export interface LoadProgress {
-  done: number;
-  total: number;
-}
-
 /** What to load and how much of it to use. */
-export interface NativeOptions {
+export interface NativeOptions extends LoadOptions {
   /** Path of the model file. */
   model: string;
-  /** At most this many tokens of prompt and reply together; default: what the model was made for. */
-  contextLength?: number;
-  /** Requests that generate at the same time; default: the core's. */
-  maxRunning?: number;
-  /** Requests that may wait for their turn; default: the core's. */
-  maxWaiting?: number;
-  /** Called while the weights are read. */
-  onProgress?: (progress: LoadProgress) => void;
 }
 
 /**
@@ -94,7 +83,7 @@ function dlopen<T extends Deno.ForeignLibraryInterface>(path: string, symbols: T
 export class NativeEngine implements Engine {
   readonly #symbols: Symbols;
   readonly #id: number;
-  readonly #requests = new Map<number, EventQueue>();
+  readonly #streams = new RequestStreams();
   readonly #ready = Promise.withResolvers<void>();
   readonly #pumping: Promise<void>;
   #model?: ModelInfo;
@@ -107,7 +96,7 @@ export class NativeEngine implements Engine {
    * @throws {EngineError} when the file cannot be read or used.
    */
   static async open(symbols: Symbols, options: NativeOptions): Promise<NativeEngine> {
-    const config = encodeConfig(options);
+    const config = encoder.encode(encodeConfig({ path: options.model }, options));
     const id = symbols.llamero_open(config, size(config));
     if (id < 0) throw lastError(symbols, 0, id);
     const engine = new NativeEngine(symbols, id, options.onProgress);
@@ -132,29 +121,14 @@ export class NativeEngine implements Engine {
     return this.#model;
   }
 
-  async *generate(request: GenerateRequest, options: GenerateOptions = {}): AsyncGenerator<GenerateEvent> {
-    const { signal } = options;
+  async *generate(request: GenerateRequest, { signal }: GenerateOptions = {}): AsyncGenerator<GenerateEvent> {
     const id = this.#submit(request);
-    const queue = new EventQueue();
-    this.#requests.set(id, queue);
-    const cancel = () => void this.#symbols.llamero_cancel(this.#id, id);
-    signal?.addEventListener("abort", cancel, { once: true });
-    if (signal?.aborted) cancel();
-    let running = true;
-    try {
-      while (running) {
-        const event = await queue.take();
-        running = event.type !== "done";
-        yield event;
-      }
-    } finally {
-      signal?.removeEventListener("abort", cancel);
-      this.#requests.delete(id);
-      if (running) cancel();
-    }
+    const stream = this.#streams.open(id, () => void this.#symbols.llamero_cancel(this.#id, id));
+    yield* stream.read(signal);
   }
 
-  tokenize(prompt: readonly string[]): number[] {
+  // deno-lint-ignore require-await -- failures reach the caller as rejections
+  async tokenize(prompt: readonly string[]): Promise<number[]> {
     this.#assertOpen();
     checkPrompt(prompt);
     const json = encoder.encode(JSON.stringify(prompt));
@@ -167,7 +141,8 @@ export class NativeEngine implements Engine {
     }
   }
 
-  detokenize(ids: readonly number[]): string {
+  // deno-lint-ignore require-await -- failures reach the caller as rejections
+  async detokenize(ids: readonly number[]): Promise<string> {
     this.#assertOpen();
     checkTokenIds(ids);
     const packed = Uint32Array.from(ids);
@@ -179,13 +154,8 @@ export class NativeEngine implements Engine {
 
   stats(): EngineStats {
     this.#assertOpen();
-    const fields = readJson(this.#answer((out) => this.#symbols.llamero_stats(this.#id, out, size(out))));
-    return {
-      waiting: number(fields, "waiting"),
-      running: number(fields, "running"),
-      generatedTokens: number(fields, "generated_tokens"),
-      healthy: fields.healthy === true && this.#failure === undefined,
-    };
+    const stats = readStats(this.#answer((out) => this.#symbols.llamero_stats(this.#id, out, size(out))));
+    return { ...stats, healthy: stats.healthy && this.#failure === undefined };
   }
 
   close(): Promise<void> {
@@ -229,9 +199,7 @@ export class NativeEngine implements Engine {
       loading: (done, total) => onProgress?.({ done, total }),
       ready: () => this.#ready.resolve(),
       failed: (error) => this.#fail(error),
-      // Records of a request whose reader has left find no queue and are dropped.
-      event: (request, event) => this.#requests.get(request)?.push(event),
-      error: (request, error) => this.#requests.get(request)?.fail(error),
+      ...this.#streams.sink,
     };
   }
 
@@ -239,8 +207,7 @@ export class NativeEngine implements Engine {
   #fail(error: EngineError): void {
     this.#failure ??= error;
     this.#ready.reject(error);
-    for (const queue of this.#requests.values()) queue.fail(error);
-    this.#requests.clear();
+    this.#streams.fail(error);
   }
 
   #assertOpen(): void {
@@ -255,52 +222,6 @@ export class NativeEngine implements Engine {
     if (result < 0) throw lastError(this.#symbols, this.#id, result);
     return result;
   }
-}
-
-/** Events of one request between the wait loop and the reader. At most a context's worth can pile up. */
-class EventQueue {
-  readonly #events: GenerateEvent[] = [];
-  /** Index of the next event: `shift` would move the whole array each time once it is long. */
-  #next = 0;
-  #failure?: EngineError;
-  #wake?: () => void;
-
-  push(event: GenerateEvent): void {
-    this.#events.push(event);
-    this.#wake?.();
-  }
-
-  fail(error: EngineError): void {
-    this.#failure ??= error;
-    this.#wake?.();
-  }
-
-  /** The next event; what came before a failure is still given out. One reader only. */
-  async take(): Promise<GenerateEvent> {
-    for (;;) {
-      const event = this.#events[this.#next];
-      if (event !== undefined) {
-        this.#next++;
-        return event;
-      }
-      this.#events.length = this.#next = 0;
-      if (this.#failure !== undefined) throw this.#failure;
-      await new Promise<void>((resolve) => this.#wake = resolve);
-    }
-  }
-}
-
-function encodeConfig(options: NativeOptions): Uint8Array<ArrayBuffer> {
-  const { model, contextLength, maxRunning, maxWaiting } = options;
-  checkCount(contextLength, "contextLength");
-  checkCount(maxRunning, "maxRunning");
-  checkCount(maxWaiting, "maxWaiting");
-  return encoder.encode(JSON.stringify({
-    path: model,
-    context_length: contextLength,
-    max_running: maxRunning,
-    max_waiting: maxWaiting,
-  }));
 }
 
 /** Bytes of an answer whose length the core knows: asked again when the first buffer is too small. */

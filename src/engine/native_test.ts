@@ -5,7 +5,7 @@ import { FakeEngine, type FakeOptions } from "./fake.ts";
 import { LoopbackCore, packJson, packLoading, packRecord, packText } from "./loopback.ts";
 import { loadLibrary, NativeEngine, type NativeOptions } from "./native.ts";
 import { libraryName, libraryPath } from "./open.ts";
-import { RECORD_KIND } from "./symbols.ts";
+import { RECORD_KIND } from "./records.ts";
 
 const REQUEST = { prompt: ["Hi"] };
 

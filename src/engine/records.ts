@@ -8,8 +8,23 @@
  * @module
  */
 
-import { EngineError, type EngineErrorCode, type GenerateEvent, type ModelInfo } from "./engine.ts";
-import { ERROR_NAMES, RECORD_KIND } from "./symbols.ts";
+import { EngineError, type EngineErrorCode, type EngineStats, type GenerateEvent, type ModelInfo } from "./engine.ts";
+
+/** Error names by code: the name of code `-n` is at `n - 1`, as `ErrorKind::code` in core-rs/src/error.rs has them. */
+export const ERROR_NAMES: readonly EngineErrorCode[] = [
+  "io",
+  "invalid_format",
+  "unsupported",
+  "invalid_request",
+  "context_overflow",
+  "overloaded",
+  "not_found",
+  "closed",
+  "internal",
+];
+
+/** What the core writes as `kind` of an event record. */
+export const RECORD_KIND = { loading: 1, ready: 2, failed: 3, text: 4, done: 5, error: 6, started: 7 } as const;
 
 const HEADER_BYTES = 16;
 const FINISH_REASONS = ["stop", "length", "cancelled"] as const;
@@ -109,7 +124,8 @@ function readDone(fields: Fields): GenerateEvent {
   };
 }
 
-function readError(fields: Fields): EngineError {
+/** A failure as the core writes it, `{"code", "message"}`. */
+export function readError(fields: Fields): EngineError {
   return new EngineError(oneOf<EngineErrorCode>(ERROR_NAMES, string(fields, "code")), string(fields, "message"));
 }
 
@@ -132,6 +148,17 @@ export function readModel(json: Uint8Array): ModelInfo {
   };
 }
 
+/** How busy the core is, as it writes it. */
+export function readStats(json: Uint8Array): EngineStats {
+  const fields = readJson(json);
+  return {
+    waiting: number(fields, "waiting"),
+    running: number(fields, "running"),
+    generatedTokens: number(fields, "generated_tokens"),
+    healthy: fields.healthy === true,
+  };
+}
+
 /** A JSON object whose fields are not yet known to have the right types. */
 export type Fields = Readonly<Record<string, unknown>>;
 
@@ -146,7 +173,7 @@ export function readJson(payload: Uint8Array): Fields {
 }
 
 /** The finite number under `key`. */
-export function number(fields: Fields, key: string): number {
+function number(fields: Fields, key: string): number {
   const value = fields[key];
   if (typeof value !== "number") throw malformed(`expected a number as ${key}, got ${typeof value}`);
   return value;

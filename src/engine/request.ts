@@ -7,7 +7,7 @@
  * @module
  */
 
-import { EngineError, type GenerateRequest, type SamplingParams } from "./engine.ts";
+import { EngineError, type GenerateRequest, type LoadOptions, type SamplingParams } from "./engine.ts";
 
 /** Most stop texts of one request. */
 export const MAX_STOPS = 16;
@@ -70,6 +70,20 @@ export function checkCount(value: unknown, name: string): void {
 export function checkTokenIds(ids: unknown): void {
   if (!Array.isArray(ids)) throw invalid("ids", "an array of token ids", ids);
   ids.forEach((id, index) => checkRange(id, `ids[${index}]`, TOKEN_ID_RANGE));
+}
+
+/** The core's JSON of what to load: `source` says where from, in its own fields. */
+export function encodeConfig(source: Record<string, unknown>, options: LoadOptions): string {
+  const { contextLength, maxRunning, maxWaiting } = options;
+  checkCount(contextLength, "contextLength");
+  checkCount(maxRunning, "maxRunning");
+  checkCount(maxWaiting, "maxWaiting");
+  return JSON.stringify({
+    ...source,
+    context_length: contextLength,
+    max_running: maxRunning,
+    max_waiting: maxWaiting,
+  });
 }
 
 /** The request as the core's JSON: snake_case, flat. */

@@ -7,8 +7,6 @@
  * @module
  */
 
-import type { EngineErrorCode } from "./engine.ts";
-
 /** The ABI this side is written for; the library must report the same number. */
 export const ABI_VERSION = 1;
 
@@ -48,19 +46,3 @@ export const SYMBOLS = {
 
 /** The loaded functions. */
 export type Symbols = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
-
-/** Error names by code: the name of code `-n` is at `n - 1`, as `ErrorKind::code` in core-rs/src/error.rs has them. */
-export const ERROR_NAMES: readonly EngineErrorCode[] = [
-  "io",
-  "invalid_format",
-  "unsupported",
-  "invalid_request",
-  "context_overflow",
-  "overloaded",
-  "not_found",
-  "closed",
-  "internal",
-];
-
-/** What the core writes as `kind` of an event record. */
-export const RECORD_KIND = { loading: 1, ready: 2, failed: 3, text: 4, done: 5, error: 6, started: 7 } as const;

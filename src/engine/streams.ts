@@ -1,0 +1,101 @@
+/**
+ * The way of events from the one place where a core's records arrive to the readers of its requests. Native and
+ * WebAssembly engines differ in how records come; from there on they are the same.
+ *
+ * Absent here: what records look like (records.ts), how requests are submitted.
+ *
+ * @module
+ */
+
+import type { EngineError, GenerateEvent } from "./engine.ts";
+import type { RecordSink } from "./records.ts";
+
+/** Requests of one core, by the ids that the core gave them. */
+export class RequestStreams {
+  readonly #queues = new Map<number, EventQueue>();
+
+  /** Where `readRecords` delivers; records of a request whose reader has left find no queue and are dropped. */
+  readonly sink: Pick<RecordSink, "event" | "error"> = {
+    event: (request, event) => this.#queues.get(request)?.push(event),
+    error: (request, error) => this.#queues.get(request)?.fail(error),
+  };
+
+  /** Take in events of request `id` from now on. `cancel` asks the core to end it. */
+  open(id: number, cancel: () => void): RequestStream {
+    const queue = new EventQueue();
+    this.#queues.set(id, queue);
+    return new RequestStream(queue, cancel, () => this.#queues.delete(id));
+  }
+
+  /** No more events will come: end everything that waits for one. */
+  fail(error: EngineError): void {
+    for (const queue of this.#queues.values()) queue.fail(error);
+    this.#queues.clear();
+  }
+}
+
+/** The events of one request, for one reader. */
+export class RequestStream {
+  readonly #queue: EventQueue;
+  readonly #cancel: () => void;
+  readonly #leave: () => void;
+
+  /** Made by {@linkcode RequestStreams.open}. */
+  constructor(queue: EventQueue, cancel: () => void, leave: () => void) {
+    this.#queue = queue;
+    this.#cancel = cancel;
+    this.#leave = leave;
+  }
+
+  /** All events up to done. Aborting `signal` or leaving the iteration cancels the request. */
+  async *read(signal?: AbortSignal): AsyncGenerator<GenerateEvent> {
+    const cancel = this.#cancel;
+    signal?.addEventListener("abort", cancel, { once: true });
+    if (signal?.aborted) cancel();
+    let running = true;
+    try {
+      while (running) {
+        const event = await this.#queue.take();
+        running = event.type !== "done";
+        yield event;
+      }
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+      this.#leave();
+      if (running) cancel();
+    }
+  }
+}
+
+/** Events of one request between the core and the reader. At most a context's worth can pile up. */
+class EventQueue {
+  readonly #events: GenerateEvent[] = [];
+  /** Index of the next event: `shift` would move the whole array each time once it is long. */
+  #next = 0;
+  #failure?: EngineError;
+  #wake?: () => void;
+
+  push(event: GenerateEvent): void {
+    this.#events.push(event);
+    this.#wake?.();
+  }
+
+  fail(error: EngineError): void {
+    this.#failure ??= error;
+    this.#wake?.();
+  }
+
+  /** The next event; what came before a failure is still given out. One reader only. */
+  async take(): Promise<GenerateEvent> {
+    for (;;) {
+      const event = this.#events[this.#next];
+      if (event !== undefined) {
+        this.#next++;
+        return event;
+      }
+      this.#events.length = this.#next = 0;
+      if (this.#failure !== undefined) throw this.#failure;
+      await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+  }
+}
