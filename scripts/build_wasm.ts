@@ -132,7 +132,8 @@ async function optimize(path: string): Promise<void> {
     Features.ReferenceTypes,
     Features.Multivalue,
   ];
-  const module = binaryen.readBinaryWithFeatures(input, features.reduce((all, one) => all | one));
+  const module = binaryen.readBinary(input);
+  module.setFeatures(features.reduce((all, one) => all | one));
   binaryen.setOptimizeLevel(3);
   binaryen.setShrinkLevel(0);
   module.optimize();

@@ -4,11 +4,11 @@
 
 use std::arch::wasm32::*;
 
-use super::blocks::{BLOCK, Format, LANES, Q4_1_BYTES, Q5_0_BYTES, Q5_0_ZERO, Q5_1_BYTES, Row, RowMut, Rows, half_at};
+use super::blocks::{BLOCK, Format, Q4_1_BYTES, Q5_0_BYTES, Q5_0_ZERO, Q5_1_BYTES, Row, RowMut, Rows, half_at};
 use super::dispatch::{Kernels, PANEL_ROWS};
 use super::vector;
 
-/// Tokens multiplied at once: with two weight rows that is eight accumulators.
+/// Tokens multiplied at once, a lane each.
 const PANEL_TOKENS: usize = 4;
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -79,43 +79,74 @@ fn with_fifth_bits(q: [v128; 2], word: [u8; 4]) -> [v128; 2] {
     })
 }
 
-/// Four tokens at a time, then one: the arithmetic of a token is the same in both, in the same order.
+/// Four tokens at a time, then one; either way each product is what `scalar::dot` gives, to the bit: integers may be
+/// added in any order, and the floats of a block are added as there, in lanes that stand for different products.
 fn panel(w: &Rows<u8>, x: &Rows<i8>, first: usize, out: &mut [[f32; PANEL_ROWS]]) {
     let w = [w.row(0), w.row(1)];
     let (fours, ones) = out.as_chunks_mut::<PANEL_TOKENS>();
     let rest = first + fours.len() * PANEL_TOKENS;
     for (i, out) in fours.iter_mut().enumerate() {
-        tile(w, std::array::from_fn(|t| x.row(first + i * PANEL_TOKENS + t)), out);
+        four_tokens(w, std::array::from_fn(|t| x.row(first + i * PANEL_TOKENS + t)), out);
     }
     for (i, out) in ones.iter_mut().enumerate() {
-        tile(w, [x.row(rest + i)], std::array::from_mut(out));
+        one_token(w, x.row(rest + i), out);
     }
 }
 
-/// Dot products of each weight row with each of `T` activation rows, a block of 32 at a time.
+/// A lane per token, a vector of sums per weight row.
 #[inline]
-fn tile<const T: usize>(w: [Row<'_, u8>; PANEL_ROWS], x: [Row<'_, i8>; T], out: &mut [[f32; PANEL_ROWS]; T]) {
+fn four_tokens(
+    w: [Row<'_, u8>; PANEL_ROWS],
+    x: [Row<'_, i8>; PANEL_TOKENS],
+    out: &mut [[f32; PANEL_ROWS]; PANEL_TOKENS],
+) {
     let n = w[0].q.len();
     // The same lengths for all of them, so that the indices below need no checks.
-    let w = w.map(|r| Row { q: &r.q[..n], scale: &r.scale[..n], side: r.side });
-    let x = x.map(|r| Row { q: &r.q[..n], scale: &r.scale[..n], side: r.side });
-    let mut sums = [[f32x4_splat(0.0); PANEL_ROWS]; T];
+    let (w, x) = (w.map(|row| first_blocks(row, n)), x.map(|row| first_blocks(row, n)));
+    let mut sums = [f32x4_splat(0.0); PANEL_ROWS];
     for b in 0..n {
-        let wq = w.map(|w| widen_u8(&w.q[b]));
-        for t in 0..T {
-            let xq = widen_i8(&x[t].q[b]);
-            for r in 0..PANEL_ROWS {
-                let scale = f32x4_splat(w[r].scale[b] * x[t].scale[b]);
-                let product = f32x4_convert_i32x4(dot(&wq[r], &xq));
-                sums[t][r] = f32x4_add(sums[t][r], f32x4_mul(scale, product));
-            }
+        let xq = x.map(|x| widen_i8(&x.q[b]));
+        let x_scale = f32x4(x[0].scale[b], x[1].scale[b], x[2].scale[b], x[3].scale[b]);
+        let x_side = f32x4(x[0].side[b], x[1].side[b], x[2].side[b], x[3].side[b]);
+        for (w, sum) in w.iter().zip(&mut sums) {
+            let wq = widen_u8(&w.q[b]);
+            let product = sum_each([dot(&wq, &xq[0]), dot(&wq, &xq[1]), dot(&wq, &xq[2]), dot(&wq, &xq[3])]);
+            let (w_scale, w_side) = (f32x4_splat(w.scale[b]), f32x4_splat(w.side[b]));
+            *sum = add_block(*sum, f32x4_mul(w_scale, x_scale), product, f32x4_mul(w_side, x_side));
         }
     }
-    for t in 0..T {
-        for r in 0..PANEL_ROWS {
-            out[t][r] = sum_lanes(add_sides(w[r].side, x[t].side, sums[t][r]));
-        }
+    for (r, sum) in sums.into_iter().enumerate() {
+        let lanes = lanes(sum);
+        out.iter_mut().zip(lanes).for_each(|(out, lane)| out[r] = lane);
     }
+}
+
+/// A lane per weight row; the other two are idle.
+#[inline]
+fn one_token(w: [Row<'_, u8>; PANEL_ROWS], x: Row<'_, i8>, out: &mut [f32; PANEL_ROWS]) {
+    let n = w[0].q.len();
+    let (w, x) = (w.map(|row| first_blocks(row, n)), first_blocks(x, n));
+    let mut sum = f32x4_splat(0.0);
+    for b in 0..n {
+        let xq = widen_i8(&x.q[b]);
+        let [first, second] = w.map(|w| dot(&widen_u8(&w.q[b]), &xq));
+        let product = sum_each([first, second, first, second]);
+        let scale = f32x4_mul(f32x4(w[0].scale[b], w[1].scale[b], 0.0, 0.0), f32x4_splat(x.scale[b]));
+        let side = f32x4_mul(f32x4(w[0].side[b], w[1].side[b], 0.0, 0.0), f32x4_splat(x.side[b]));
+        sum = add_block(sum, scale, product, side);
+    }
+    out.copy_from_slice(&lanes(sum)[..PANEL_ROWS]);
+}
+
+#[inline]
+fn first_blocks<T>(row: Row<'_, T>, n: usize) -> Row<'_, T> {
+    Row { q: &row.q[..n], scale: &row.scale[..n], side: &row.side[..n] }
+}
+
+/// `sum + (scale * product + side)`, the order of `scalar::dot`.
+#[inline]
+fn add_block(sum: v128, scale: v128, product: v128, side: v128) -> v128 {
+    f32x4_add(sum, f32x4_add(f32x4_mul(scale, f32x4_convert_i32x4(product)), side))
 }
 
 /// Four partial sums of the products of a block.
@@ -125,20 +156,17 @@ fn dot(w: &[v128; 4], x: &[v128; 4]) -> v128 {
     i32x4_add(i32x4_add(a, b), i32x4_add(c, d))
 }
 
-/// Adds the products of the side terms; padding adds zeros.
+/// The sum of each vector's four numbers, in its lane.
 #[inline]
-fn add_sides(w: &[f32], x: &[f32], mut sum: v128) -> v128 {
-    const HALF: usize = LANES / 2;
-    for (w, x) in w.as_chunks::<HALF>().0.iter().zip(x.as_chunks::<HALF>().0) {
-        sum = f32x4_add(sum, f32x4_mul(load_f32(w), load_f32(x)));
-    }
-    sum
+fn sum_each([a, b, c, d]: [v128; 4]) -> v128 {
+    let ab = i32x4_add(i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<2, 6, 3, 7>(a, b));
+    let cd = i32x4_add(i32x4_shuffle::<0, 4, 1, 5>(c, d), i32x4_shuffle::<2, 6, 3, 7>(c, d));
+    i32x4_add(i32x4_shuffle::<0, 1, 4, 5>(ab, cd), i32x4_shuffle::<2, 3, 6, 7>(ab, cd))
 }
 
 #[inline]
-fn sum_lanes(v: v128) -> f32 {
-    let lane = [f32x4_extract_lane::<0>(v), f32x4_extract_lane::<1>(v)];
-    (lane[0] + f32x4_extract_lane::<2>(v)) + (lane[1] + f32x4_extract_lane::<3>(v))
+fn lanes(v: v128) -> [f32; 4] {
+    [f32x4_extract_lane::<0>(v), f32x4_extract_lane::<1>(v), f32x4_extract_lane::<2>(v), f32x4_extract_lane::<3>(v)]
 }
 
 /// A block as sixteen-bit numbers, four vectors of eight.
@@ -165,10 +193,4 @@ fn store(to: &mut [u8; BLOCK], halves: [v128; 2]) {
         v128_store(at, halves[0]);
         v128_store(at.add(1), halves[1]);
     }
-}
-
-#[inline]
-fn load_f32(from: &[f32; LANES / 2]) -> v128 {
-    // SAFETY: reads the array's four floats; the instruction asks for no alignment.
-    unsafe { v128_load(from.as_ptr().cast()) }
 }

@@ -192,7 +192,7 @@ mod tests {
             let tensor = weights.tensor(name).expect("source").expect("there");
             assert_eq!(tensor.dequantize(&candle_core::Device::Cpu).unwrap().to_vec1::<f32>().unwrap(), values);
         }
-        let unknown = TensorInfo { dtype: GgmlType::F64, ..info("odd", 0) };
+        let unknown = TensorInfo { dtype: GgmlType::Q8_1, ..info("odd", 0) };
         assert_eq!(Weights::new(vec![unknown]).err().map(|e| e.kind()), Some(ErrorKind::Unsupported));
     }
 }
