@@ -82,7 +82,7 @@ Deno.test("comments are no code", () => {
 
 Deno.test("a new room needs a place", () => {
   check("src/eval/mod.ts", "", [[1, "unknown room eval; its place is a line in scripts/check_rooms.ts"]]);
-  check("core-rs/src/wasm.rs", "", [[1, "unknown room wasm; its place is a line in scripts/check_rooms.ts"]]);
+  check("core-rs/src/gpu.rs", "", [[1, "unknown room gpu; its place is a line in scripts/check_rooms.ts"]]);
 });
 
 Deno.test("conditions on the machine stay in kernels and platform", () => {
@@ -104,6 +104,22 @@ Deno.test("conditions on the machine stay in kernels and platform", () => {
     check("core-rs/src/platform/mod.rs", condition, []);
   }
   check("core-rs/src/model/rope.rs", "#[cfg(test)]\n#[cfg(debug_assertions)]", []);
+});
+
+Deno.test("the borders, and nothing else, are named for one kind of machine", () => {
+  const condition = '#[cfg(target_family = "wasm")]';
+  const wrong: [number, string][] = [[
+    1,
+    `${condition}: code for one kind of machine belongs to kernels/ or platform/`,
+  ]];
+  for (const border of ["ffi", "wasm"]) {
+    check("core-rs/src/lib.rs", `${condition}\npub mod ${border};`, []);
+    check("core-rs/src/load/mod.rs", `${condition}\npub mod ${border};`, wrong);
+  }
+  for (const next of ["pub mod engine;", "", "pub fn ffi() {}"]) {
+    check("core-rs/src/lib.rs", `${condition}\n${next}`, wrong);
+  }
+  check("core-rs/src/lib.rs", condition, wrong);
 });
 
 Deno.test("the rooms that run anywhere do not name Deno, their tests may", () => {

@@ -17,8 +17,6 @@
 //! Engines are ids, never pointers: a stale or invented id gives `not_found`. No panic crosses: each export runs in
 //! `catch_unwind`. Absent here: decisions.
 
-mod records;
-
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -27,6 +25,7 @@ use std::time::Duration;
 use crate::engine::Request;
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::{Host, HostConfig, panic_text};
+use crate::records;
 
 /// Raised with every change of a signature, a record layout or a meaning.
 pub const ABI_VERSION: u32 = 1;
@@ -158,7 +157,7 @@ pub unsafe extern "C" fn llamero_describe(engine: i32, out: *mut u8, capacity: u
     export(engine, || {
         let info = Registry::host(engine)?.info()?;
         // SAFETY: the caller's promise.
-        unsafe { output(&records::json(&*info), out, capacity) }
+        unsafe { output(records::json(&*info).as_bytes(), out, capacity) }
     })
 }
 
@@ -237,7 +236,7 @@ pub unsafe extern "C" fn llamero_stats(engine: i32, out: *mut u8, capacity: usiz
     export(engine, || {
         let stats = Registry::host(engine)?.stats();
         // SAFETY: the caller's promise.
-        unsafe { output(&records::json(&stats), out, capacity) }
+        unsafe { output(records::json(&stats).as_bytes(), out, capacity) }
     })
 }
 

@@ -5,11 +5,17 @@
 pub mod error;
 
 pub mod engine;
-pub mod ffi;
 pub mod formats;
 pub mod kernels;
 pub mod load;
 pub mod model;
 pub mod platform;
+pub mod records;
 pub mod sampling;
 pub mod tokenizer;
+
+// One border per machine: symbols that a linker finds, or JavaScript glue.
+#[cfg(not(target_family = "wasm"))]
+pub mod ffi;
+#[cfg(target_family = "wasm")]
+pub mod wasm;

@@ -15,6 +15,11 @@ pub const MAX_PROMPT_BYTES: usize = 16 << 20;
 /// Seeds are integers that JSON and JavaScript carry exactly.
 pub const MAX_SEED: u64 = (1 << 53) - 1;
 
+/// Highest accepted number of conversations that take turns.
+pub const MAX_RUNNING: usize = 1024;
+/// Highest accepted number of requests that wait.
+pub const MAX_WAITING: usize = 65_536;
+
 /// How much work an engine takes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -27,6 +32,24 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { max_running: 8, max_waiting: 256 }
+    }
+}
+
+impl Limits {
+    /// The limits that a host's configuration asks for; the default where it does not say.
+    ///
+    /// # Errors
+    /// `invalid_request` naming the limit that is out of range.
+    pub fn new(max_running: Option<usize>, max_waiting: Option<usize>) -> Result<Self> {
+        let within = |name: &str, value: Option<usize>, default: usize, max: usize| match value.unwrap_or(default) {
+            n if (1..=max).contains(&n) => Ok(n),
+            n => Err(Error::invalid_request(format!("{name} must be an integer from 1 to {max}, got {n}"))),
+        };
+        let default = Self::default();
+        Ok(Self {
+            max_running: within("max_running", max_running, default.max_running, MAX_RUNNING)?,
+            max_waiting: within("max_waiting", max_waiting, default.max_waiting, MAX_WAITING)?,
+        })
     }
 }
 

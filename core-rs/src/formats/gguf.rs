@@ -39,6 +39,8 @@ pub const MAX_ALIGNMENT: u64 = 1 << 20;
 /// Alignment when the file does not state one, from the GGUF specification.
 pub const DEFAULT_ALIGNMENT: u64 = 32;
 
+/// In front of every sentence of this module.
+const CONTEXT: &str = "reading GGUF";
 const MAGIC: &[u8; 4] = b"GGUF";
 const ALIGNMENT_KEY: &str = "general.alignment";
 /// Bytes of the shortest key (length, type, one-byte value) and the shortest tensor info (length, dims, one dim, type,
@@ -80,7 +82,20 @@ impl Gguf {
     /// `invalid_format` when the bytes break a rule of the format or a limit of this module, `unsupported` for
     /// versions, byte orders and tensor types this build does not read.
     pub fn parse(head: &[u8], file_len: u64) -> Result<Self> {
-        Self::parse_inner(head, file_len).map_err(|e| e.context("reading GGUF"))
+        Reader::new(head, file_len).and_then(|mut reader| Self::read(&mut reader)).map_err(|e| e.context(CONTEXT))
+    }
+
+    /// As [`Gguf::parse`], for bytes that are still arriving: nothing when more of them are needed to say.
+    ///
+    /// # Errors
+    /// As [`Gguf::parse`], as soon as a rule is broken, or when the whole file or [`MAX_HEADER_LEN`] was not enough.
+    pub fn parse_prefix(head: &[u8], file_len: u64) -> Result<Option<Self>> {
+        let mut reader = Reader::new(head, file_len).map_err(|e| e.context(CONTEXT))?;
+        match Self::read(&mut reader) {
+            Ok(gguf) => Ok(Some(gguf)),
+            Err(_) if reader.starved && (head.len() as u64) < file_len && head.len() < MAX_HEADER_LEN => Ok(None),
+            Err(error) => Err(error.context(CONTEXT)),
+        }
     }
 
     /// The tensor with this name.
@@ -88,8 +103,8 @@ impl Gguf {
         self.by_name.get(name).map(|&i| &self.tensors[i])
     }
 
-    fn parse_inner(head: &[u8], file_len: u64) -> Result<Self> {
-        let mut reader = Reader::new(head, file_len)?;
+    fn read(reader: &mut Reader) -> Result<Self> {
+        let file_len = reader.file_len;
         let version = reader.magic_and_version()?;
         let n_tensors = reader.count("tensors", MAX_TENSORS, MIN_TENSOR_BYTES)?;
         let n_keys = reader.count("metadata keys", MAX_KEYS, MIN_KEY_BYTES)?;
@@ -203,6 +218,8 @@ struct Reader<'a> {
     head: &'a [u8],
     pos: usize,
     file_len: u64,
+    /// Whether a read failed for want of bytes.
+    starved: bool,
 }
 
 /// Types with a fixed little-endian form.
@@ -240,19 +257,20 @@ impl<'a> Reader<'a> {
         if head.len() as u64 > file_len {
             return Err(Error::internal(format!("expected a head within {file_len} bytes, got {} bytes", head.len())));
         }
-        Ok(Self { head: &head[..head.len().min(MAX_HEADER_LEN)], pos: 0, file_len })
+        Ok(Self { head: &head[..head.len().min(MAX_HEADER_LEN)], pos: 0, file_len, starved: false })
     }
 
     /// The next `n` bytes.
     fn take(&mut self, n: usize) -> Result<&'a [u8]> {
         let rest = &self.head[self.pos..];
-        let bytes = rest.get(..n).ok_or_else(|| self.ends_early(n, rest.len()))?;
+        let Some(bytes) = rest.get(..n) else { return Err(self.ends_early(n, rest.len())) };
         self.pos += n;
         Ok(bytes)
     }
 
     /// The sentence for bytes that are not there: because of the file, of the prefix, or of our limit.
-    fn ends_early(&self, wanted: usize, got: usize) -> Error {
+    fn ends_early(&mut self, wanted: usize, got: usize) -> Error {
+        self.starved = true;
         let what = if self.head.len() as u64 == self.file_len { "file ends early" } else { "header ends early" };
         Error::invalid_format(format!(
             "{what}: wanted {wanted} bytes at byte {}, got {got} (header bytes {}, file bytes {})",
@@ -295,7 +313,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `n`, if `n` things of `min_bytes` each can still follow.
-    fn reserve(&self, n: usize, min_bytes: usize) -> Result<usize> {
+    fn reserve(&mut self, n: usize, min_bytes: usize) -> Result<usize> {
         let wanted = n.saturating_mul(min_bytes);
         let got = self.head.len() - self.pos;
         if wanted > got { Err(self.ends_early(wanted, got)) } else { Ok(n) }

@@ -59,6 +59,21 @@ fn a_prefix_that_holds_the_infos_is_enough() {
 }
 
 #[test]
+fn a_growing_prefix_asks_for_more_until_it_is_enough_or_wrong() {
+    let (head, all) = (small().head(), small().bytes());
+    let parse = |n: usize| Gguf::parse_prefix(&all[..n], all.len() as u64);
+    for n in 0..head.len() {
+        assert_eq!(parse(n), Ok(None), "{n} bytes");
+    }
+    assert_eq!(parse(head.len()), Gguf::parse(&all, all.len() as u64).map(Some));
+    let e = Gguf::parse_prefix(b"GGML", all.len() as u64).unwrap_err();
+    assert!(e.to_string().starts_with("reading GGUF: expected the file to begin with"), "{e}");
+    let short = head.len() - 1;
+    let e = Gguf::parse_prefix(&all[..short], short as u64).unwrap_err();
+    assert!(e.to_string().contains("file ends early"), "the whole file is there and is not enough: {e}");
+}
+
+#[test]
 fn version_2_and_a_file_without_tensors_are_read() {
     let mut writer = GgufWriter::new();
     writer.version = 2;

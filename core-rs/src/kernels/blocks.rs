@@ -231,7 +231,7 @@ fn bytes_at<const N: usize, const M: usize>(block: &[u8; N], at: usize) -> [u8; 
     std::array::from_fn(|i| block[at + i])
 }
 
-fn half_at<const N: usize>(block: &[u8; N], at: usize) -> f32 {
+pub(super) fn half_at<const N: usize>(block: &[u8; N], at: usize) -> f32 {
     half_to_f32(u16::from_le_bytes(bytes_at(block, at)))
 }
 

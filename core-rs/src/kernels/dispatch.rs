@@ -40,7 +40,7 @@ impl Isa {
         self.0
     }
 
-    /// Its name: `scalar` or `avx2`.
+    /// Its name: `scalar`, `avx2` or `simd128`.
     pub fn name(self) -> &'static str {
         self.0.name
     }
@@ -73,7 +73,11 @@ pub fn available() -> Vec<Isa> {
         {
             super::x86::detect()
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        {
+            Some(&super::simd128::KERNELS)
+        }
+        #[cfg(not(any(target_arch = "x86_64", all(target_arch = "wasm32", target_feature = "simd128"))))]
         {
             None
         }

@@ -5,7 +5,7 @@
 //! head, SwiGLU) whose speed also hangs on the instruction set. [`Linear`] hides the split: other formats and other
 //! devices go to candle.
 //!
-//! Every kernel exists as portable code first (`scalar`, `vector`); a faster form (`x86`) must agree with it, exactly
+//! Every kernel exists as portable code first (`scalar`, `vector`); a faster form (`x86`, `simd128`) must agree with it, exactly
 //! where no sum is reordered and within a written tolerance where one is. A row's result never depends on the rows
 //! beside it in a batch.
 //!
@@ -17,6 +17,8 @@ mod linear;
 mod matmul;
 mod parallel;
 mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 mod values;
 mod vector;
 #[cfg(target_arch = "x86_64")]

@@ -1,17 +1,22 @@
 //! Where formats meet model and tokenizer: names and metadata keys of a file become a `Config`, weights and a
 //! vocabulary. Absent here: inference, opening files.
 
+mod blocks;
 pub mod config;
+mod stream;
 pub mod vocab;
+mod weights;
 
 use candle_core::Device;
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use serde::Serialize;
+
+pub use self::stream::Stream;
+use self::weights::Weights;
 
 use crate::error::{Error, Result};
 use crate::formats::gguf::{GgmlType, Gguf, TensorInfo};
 use crate::kernels;
-use crate::model::{Llama, TensorSource};
+use crate::model::{Config, Llama};
 use crate::tokenizer::Tokenizer;
 
 /// A loaded model: weights, vocabulary and what to say about them.
@@ -67,18 +72,43 @@ pub type Progress<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
 /// `invalid_format` when the bytes break the format or the shapes do not fit together, `unsupported` for an
 /// architecture, weight type or vocabulary that is not implemented, and whatever `progress` returns.
 pub fn gguf(bytes: &[u8], context_length: Option<usize>, progress: &mut Progress) -> Result<Loaded> {
-    let file = Gguf::parse(bytes, bytes.len() as u64)?;
-    let config = config::from_metadata(&file, context_length)?;
-    let tokenizer = Tokenizer::new(vocab::vocab_spec(&file.metadata)?)?;
-    if tokenizer.len() != config.n_vocab {
-        let (tokens, rows) = (tokenizer.len(), config.n_vocab);
-        return Err(Error::invalid_format(format!("expected one embedding row per token ({tokens}), got {rows} rows")));
+    let (plan, mut weights) = Plan::new(Gguf::parse(bytes, bytes.len() as u64)?, context_length)?;
+    for piece in bytes.chunks(PIECE_BYTES) {
+        weights.push(piece)?;
+        let (done, total) = weights.progress();
+        progress(done, total)?;
     }
-    let info = describe(&file, &tokenizer, config.n_ctx)?;
-    let total = file.tensors.iter().map(|t| t.len as u64).sum();
-    let mut source = GgufSource { file: &file, bytes, done: 0, total, progress };
-    let model = Llama::new(config, &mut source, &Device::Cpu)?;
-    Ok(Loaded { model, tokenizer, info })
+    plan.finish(weights)
+}
+
+/// Bytes between two reports of progress: some milliseconds of copying.
+const PIECE_BYTES: usize = 16 << 20;
+
+/// What a header says: everything but the weights.
+struct Plan {
+    config: Config,
+    tokenizer: Tokenizer,
+    info: ModelInfo,
+}
+
+impl Plan {
+    fn new(file: Gguf, context_length: Option<usize>) -> Result<(Self, Weights)> {
+        let config = config::from_metadata(&file, context_length)?;
+        let tokenizer = Tokenizer::new(vocab::vocab_spec(&file.metadata)?)?;
+        if tokenizer.len() != config.n_vocab {
+            let (tokens, rows) = (tokenizer.len(), config.n_vocab);
+            let message = format!("expected one embedding row per token ({tokens}), got {rows} rows");
+            return Err(Error::invalid_format(message));
+        }
+        let info = describe(&file, &tokenizer, config.n_ctx)?;
+        Ok((Self { config, tokenizer, info }, Weights::new(file.tensors)?))
+    }
+
+    fn finish(self, mut weights: Weights) -> Result<Loaded> {
+        weights.check_complete()?;
+        let model = Llama::new(self.config, &mut weights, &Device::Cpu)?;
+        Ok(Loaded { model, tokenizer: self.tokenizer, info: self.info })
+    }
 }
 
 fn describe(file: &Gguf, tokenizer: &Tokenizer, context_length: usize) -> Result<ModelInfo> {
@@ -100,53 +130,5 @@ fn describe(file: &Gguf, tokenizer: &Tokenizer, context_length: usize) -> Result
         adds_bos: tokenizer.adds_bos(),
         special_tokens: tokenizer.special_texts(),
         device: format!("cpu {}", kernels::active()),
-    })
-}
-
-/// Hands tensors of a GGUF file to the model by name, counting the bytes.
-struct GgufSource<'a, 'p> {
-    file: &'a Gguf,
-    bytes: &'a [u8],
-    done: u64,
-    total: u64,
-    progress: &'a mut Progress<'p>,
-}
-
-impl TensorSource for GgufSource<'_, '_> {
-    fn tensor(&mut self, name: &str) -> Result<Option<QTensor>> {
-        let Some(info) = self.file.tensor(name) else { return Ok(None) };
-        let data = self.bytes.get(info.offset..info.offset + info.len).ok_or_else(|| {
-            Error::invalid_format(format!("tensor {name}: expected {} bytes at {}, got fewer", info.len, info.offset))
-        })?;
-        let dtype = candle_type(info)?;
-        let storage = QStorage::from_data(data.into(), &Device::Cpu, dtype)?;
-        let tensor = QTensor::new(storage, info.shape.as_slice())?;
-        self.done += info.len as u64;
-        (self.progress)(self.done, self.total)?;
-        Ok(Some(tensor))
-    }
-}
-
-fn candle_type(info: &TensorInfo) -> Result<GgmlDType> {
-    Ok(match info.dtype {
-        GgmlType::F32 => GgmlDType::F32,
-        GgmlType::F16 => GgmlDType::F16,
-        GgmlType::BF16 => GgmlDType::BF16,
-        GgmlType::Q4_0 => GgmlDType::Q4_0,
-        GgmlType::Q4_1 => GgmlDType::Q4_1,
-        GgmlType::Q5_0 => GgmlDType::Q5_0,
-        GgmlType::Q5_1 => GgmlDType::Q5_1,
-        GgmlType::Q8_0 => GgmlDType::Q8_0,
-        GgmlType::Q2K => GgmlDType::Q2K,
-        GgmlType::Q3K => GgmlDType::Q3K,
-        GgmlType::Q4K => GgmlDType::Q4K,
-        GgmlType::Q5K => GgmlDType::Q5K,
-        GgmlType::Q6K => GgmlDType::Q6K,
-        GgmlType::Q8K => GgmlDType::Q8K,
-        other => {
-            let known = "f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0 and q2_k to q8_k";
-            let message = format!("tensor {}: type {} is not implemented; known are {known}", info.name, other.name());
-            return Err(Error::unsupported(message));
-        }
     })
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{MappedFile, monotonic_ms, random_seed};
 use crate::engine::{Engine, Event, Limits, Request, RequestId};
@@ -18,14 +18,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kernels;
 use crate::load::{self, ModelInfo};
 use crate::model::Llama;
+use crate::records::{HostEvent, Stats};
 use crate::tokenizer::Tokenizer;
 
 /// Most events of one request that wait to be read; its sequence rests while that many do.
 pub const MAX_PENDING_EVENTS: usize = 256;
-/// Highest accepted number of conversations that take turns.
-pub const MAX_RUNNING: usize = 1024;
-/// Highest accepted number of requests that wait.
-pub const MAX_WAITING: usize = 65_536;
 
 /// What to open, and how much work to take on.
 #[derive(Debug, Clone, Deserialize)]
@@ -41,51 +38,6 @@ pub struct HostConfig {
     pub max_waiting: Option<usize>,
     /// Force a kernel (`scalar`, `avx2`) instead of the best this machine has.
     pub cpu: Option<String>,
-}
-
-impl HostConfig {
-    fn limits(&self) -> Result<Limits> {
-        let within = |name: &str, value: Option<usize>, default: usize, max: usize| match value.unwrap_or(default) {
-            n if (1..=max).contains(&n) => Ok(n),
-            n => Err(Error::invalid_request(format!("{name} must be an integer from 1 to {max}, got {n}"))),
-        };
-        let default = Limits::default();
-        Ok(Limits {
-            max_running: within("max_running", self.max_running, default.max_running, MAX_RUNNING)?,
-            max_waiting: within("max_waiting", self.max_waiting, default.max_waiting, MAX_WAITING)?,
-        })
-    }
-}
-
-/// What comes out of a host.
-#[derive(Debug, Clone, PartialEq)]
-pub enum HostEvent {
-    /// Loading goes on: bytes of weights done and in total.
-    Loading {
-        /// Bytes done.
-        done: u64,
-        /// Bytes in total.
-        total: u64,
-    },
-    /// The model is loaded; `Host::info` describes it.
-    Ready,
-    /// Loading failed, or the engine died. Nothing else will come but the end.
-    Failed(Error),
-    /// Something happened to a request.
-    Request(Event),
-}
-
-/// How busy a host is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Stats {
-    /// Requests that wait for a place.
-    pub waiting: usize,
-    /// Requests that take turns on the model.
-    pub running: usize,
-    /// Tokens generated since the host was opened.
-    pub generated_tokens: u64,
-    /// Whether it can serve.
-    pub healthy: bool,
 }
 
 /// An engine on a thread of its own.
@@ -131,7 +83,7 @@ impl Host {
     /// # Errors
     /// `invalid_request` when the configuration is out of range, `internal` when no thread can be had.
     pub fn open(config: HostConfig) -> Result<Self> {
-        let limits = config.limits()?;
+        let limits = Limits::new(config.max_running, config.max_waiting)?;
         kernels::select(config.cpu.as_deref())?;
         let state = State {
             phase: Phase::Loading,

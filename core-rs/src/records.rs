@@ -1,4 +1,6 @@
-//! The layout of event records: little-endian, one after another, each a multiple of four bytes long.
+//! What leaves an engine's host, and its bytes: both borders hand out the same records, so one reader serves both.
+//!
+//! Records are little-endian, one after another, each a multiple of four bytes long:
 //!
 //! ```text
 //! u32 length of the whole record   u32 request (0: the engine itself)   u32 kind   u32 payload length   payload, zeros
@@ -7,20 +9,52 @@
 //! | kind | payload |
 //! |---|---|
 //! | 1 loading | u64 bytes done, u64 bytes in total |
-//! | 2 ready | none; `llamero_describe` has the description |
+//! | 2 ready | none; the border has a call for the description |
 //! | 3 failed | JSON `{code, message}`: loading failed or the engine died |
 //! | 4 text | u32 completion tokens so far, then UTF-8 |
 //! | 5 done | JSON `{reason, stop?, prompt_tokens, completion_tokens, queue_ms, prefill_ms, decode_ms}` |
 //! | 6 error | JSON `{code, message}` of one request |
 //! | 7 started | u32 prompt tokens |
+//!
+//! Absent: who waits for records and how they cross a border.
 
 use serde::Serialize;
 
 use crate::engine::{Event, EventKind, FinishReason, Timings, Usage};
 use crate::error::Error;
-use crate::platform::HostEvent;
 
 const HEADER: usize = 16;
+
+/// What comes out of an engine's host.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HostEvent {
+    /// Loading goes on: bytes of weights done and in total.
+    Loading {
+        /// Bytes done.
+        done: u64,
+        /// Bytes in total.
+        total: u64,
+    },
+    /// The model is loaded.
+    Ready,
+    /// Loading failed, or the engine died. Nothing else will come but the end.
+    Failed(Error),
+    /// Something happened to a request.
+    Request(Event),
+}
+
+/// How busy a host is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Requests that wait for a place.
+    pub waiting: usize,
+    /// Requests that take turns on the model.
+    pub running: usize,
+    /// Tokens generated since the host was opened.
+    pub generated_tokens: u64,
+    /// Whether it can serve.
+    pub healthy: bool,
+}
 
 #[derive(Serialize)]
 struct Failure<'a> {
@@ -40,12 +74,12 @@ struct Done<'a> {
 }
 
 /// The JSON of one of our own types.
-pub(super) fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("our own types have string keys and finite numbers")
+pub(crate) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("our own types have string keys and finite numbers")
 }
 
 /// Append the record of `event`, unless `bytes` would grow beyond `capacity`; returns whether it fitted.
-pub(super) fn append(event: &HostEvent, bytes: &mut Vec<u8>, capacity: usize) -> bool {
+pub(crate) fn append(event: &HostEvent, bytes: &mut Vec<u8>, capacity: usize) -> bool {
     let (request, kind, payload) = encode(event);
     let length = (HEADER + payload.len()).next_multiple_of(4);
     if bytes.len() + length > capacity {
@@ -64,7 +98,7 @@ fn encode(event: &HostEvent) -> (u32, u32, Vec<u8>) {
     match event {
         HostEvent::Loading { done, total } => (0, 1, [done.to_le_bytes(), total.to_le_bytes()].concat()),
         HostEvent::Ready => (0, 2, Vec::new()),
-        HostEvent::Failed(error) => (0, 3, failure(error)),
+        HostEvent::Failed(error) => (0, 3, failure(error).into_bytes()),
         HostEvent::Request(Event { request, kind }) => {
             let (kind, payload) = encode_kind(kind);
             (*request, kind, payload)
@@ -79,13 +113,14 @@ fn encode_kind(kind: &EventKind) -> (u32, Vec<u8>) {
         }
         EventKind::Done { reason, stop, usage, timings } => {
             let stop = stop.as_deref();
-            (5, json(&Done { reason: *reason, stop, usage: *usage, timings: *timings }))
+            (5, json(&Done { reason: *reason, stop, usage: *usage, timings: *timings }).into_bytes())
         }
-        EventKind::Failed(error) => (6, failure(error)),
+        EventKind::Failed(error) => (6, failure(error).into_bytes()),
         EventKind::Started { prompt_tokens } => (7, (*prompt_tokens as u32).to_le_bytes().to_vec()),
     }
 }
 
-fn failure(error: &Error) -> Vec<u8> {
+/// `{code, message}`: how an error is written wherever it crosses as JSON.
+pub(crate) fn failure(error: &Error) -> String {
     json(&Failure { code: error.kind().name(), message: error.to_string() })
 }
