@@ -137,10 +137,10 @@ export function checkFile(path: string, text: string): Breach[] {
   return [...(house ? useBreaches(house, path, lines) : []), ...wordBreaches(path, lines)];
 }
 
-/** The room that a path inside a house belongs to: its folder, or the file's own name at the top. */
+/** The room that a path inside a house belongs to: its folder, or the file's own name at the top (a test's is that of what it tests). */
 export function roomOf({ dir, suffix }: House, path: string): string {
   const [first = ""] = relative(dir, path).split("/");
-  return first.endsWith(suffix) ? first.slice(0, -suffix.length) : first;
+  return first.endsWith(suffix) ? first.slice(0, -suffix.length).replace(/_test$/, "") : first;
 }
 
 function useBreaches(house: House, path: string, lines: readonly string[]): Breach[] {

@@ -16,7 +16,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     quantize: |values, rows| rows.quantize(values),
     unpack,
     panel,
-    attend: |head, out| vector::attend(head, out),
+    attend: |head, out| vector::attend(head, out, vector::dots),
     swiglu: |gate, up, out| vector::swiglu(gate, up, out),
 };
 

@@ -27,6 +27,6 @@ fn run() -> Result<(), Box<dyn Error>> {
     bindgen.input_path(input).out_name("llamero").web(true)?.typescript(true);
     // Who loads the module hands it over: an address beside the glue would be wrong for bundlers and edge hosts.
     bindgen.omit_default_module_path(true);
-    bindgen.remove_name_section(true).remove_producers_section(true);
+    bindgen.reset_state_function(true).remove_name_section(true).remove_producers_section(true);
     Ok(bindgen.generate(output)?)
 }
