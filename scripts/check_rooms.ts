@@ -23,7 +23,10 @@ export interface House {
 /** What stands between the lowest room and the ones that join things. */
 const RUST_PARTS = ["error", "tokenizer", "sampling", "kernels", "model"];
 
-/** core-rs: error → formats, tokenizer, sampling, kernels → model → load, engine → records → platform → ffi, wasm. */
+/**
+ * core-rs: error → formats, tokenizer, sampling, kernels, quantize → model → checkpoint → load → convert, inspect and
+ * engine → records → platform → ffi, wasm.
+ */
 export const RUST: House = {
   dir: "core-rs/src",
   suffix: ".rs",
@@ -33,15 +36,22 @@ export const RUST: House = {
     tokenizer: ["error"],
     sampling: ["error"],
     kernels: ["error"],
+    // Floats to the blocks that files store.
+    quantize: ["error", "formats", "kernels"],
     model: ["error", "kernels"],
+    // Files of any format as one thing: GGUF's keys and names, and rows of tensors.
+    checkpoint: ["error", "formats", "tokenizer", "quantize", "kernels"],
     // The one place where formats meet the model and the tokenizer.
-    load: [...RUST_PARTS, "formats"],
+    load: [...RUST_PARTS, "formats", "checkpoint"],
+    // A checkpoint written down again, and described.
+    convert: ["error", "formats", "kernels", "quantize", "checkpoint"],
+    inspect: ["error", "formats", "tokenizer", "model", "checkpoint", "load"],
     // Who runs next and when one ends; it is stepped from outside and knows no thread.
     engine: [...RUST_PARTS],
     // What leaves a host, and its bytes; the same through both borders.
     records: ["error", "engine"],
     // What differs between machines (threads, clocks, seeds, mapped files), and the loops that drive an engine with it.
-    platform: [...RUST_PARTS, "formats", "load", "engine", "records"],
+    platform: [...RUST_PARTS, "formats", "checkpoint", "load", "convert", "inspect", "engine", "records"],
     // The same verbs outward, for C and for JavaScript.
     ffi: ["error", "sampling", "engine", "records", "platform"],
     wasm: ["error", "sampling", "engine", "records", "platform"],
@@ -95,9 +105,11 @@ export const WORD_RULES: readonly WordRule[] = [
     word:
       /\bcfg(?:_attr)?!?\s*\(.*\btarget_(?:arch|family|os|env|feature|pointer_width)\b|\bcfg(?:_attr)?!?\s*\(.*\b(?:unix|windows)\b/,
     forbidden: (path) => inside(path, "core-rs/src") && !inside(path, "core-rs/src/kernels", "core-rs/src/platform"),
-    // A border is there for one kind of machine as a whole: exported symbols, or JavaScript glue. What is behind it is
-    // the same code, so nothing but its name in the crate's front door needs a condition.
-    except: (path, next) => path === "core-rs/src/lib.rs" && /^pub mod (?:ffi|wasm);$/.test(next),
+    // Some rooms are there for one kind of machine as a whole: exported symbols or JavaScript glue, and what the edge does
+    // without (checkpoints of other formats, conversion). Nothing but their names in the crate's front door needs a
+    // condition.
+    except: (path, next) =>
+      path === "core-rs/src/lib.rs" && /^pub mod (?:checkpoint|convert|ffi|inspect|wasm);$/.test(next),
     reason: "code for one kind of machine belongs to kernels/ or platform/",
   },
   {
