@@ -24,7 +24,7 @@ export interface House {
 const RUST_PARTS = ["error", "tokenizer", "sampling", "kernels", "model"];
 
 /**
- * core-rs: error → formats, tokenizer, sampling, kernels, quantize → model → checkpoint → load → convert, inspect and
+ * core-rs: error → formats, tokenizer, sampling, kernels, quantize → model → load → checkpoint → convert, inspect and
  * engine → records → platform → ffi, wasm.
  */
 export const RUST: House = {
@@ -39,10 +39,10 @@ export const RUST: House = {
     // Floats to the blocks that files store.
     quantize: ["error", "formats", "kernels"],
     model: ["error", "kernels"],
-    // Files of any format as one thing: GGUF's keys and names, and rows of tensors.
-    checkpoint: ["error", "formats", "tokenizer", "quantize", "kernels"],
     // The one place where formats meet the model and the tokenizer.
-    load: [...RUST_PARTS, "formats", "checkpoint"],
+    load: [...RUST_PARTS, "formats"],
+    // Files of any format as one thing: GGUF's keys and names, and rows of tensors.
+    checkpoint: [...RUST_PARTS, "formats", "quantize", "load"],
     // A checkpoint written down again, and described.
     convert: ["error", "formats", "kernels", "quantize", "checkpoint"],
     inspect: ["error", "formats", "tokenizer", "model", "checkpoint", "load"],
