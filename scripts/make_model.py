@@ -53,11 +53,12 @@ BIG_BASE = {"q4_0": T.Q4_0, "q8_0": T.Q8_0, "q4_k_m": T.Q4_K, "f16": T.F16}
 BIG_GAIN = 0.7  # keeps activations finite through all layers
 
 
-def train_vocabulary(n_vocab):
-    """A SentencePiece BPE model with the settings of Llama-2's: bytes as fallback, digits apart, text unnormalised."""
+def train_vocabulary(n_vocab, lines=None):
+    """A SentencePiece BPE model with the settings of Llama-2's: bytes as fallback, digits apart, text unnormalised.
+    `lines` are the corpus unless given."""
     proto = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS.read_text(encoding="utf-8").splitlines()), model_writer=proto,
+        sentence_iterator=iter(lines or CORPUS.read_text(encoding="utf-8").splitlines()), model_writer=proto,
         model_type="bpe", vocab_size=n_vocab, byte_fallback=True, character_coverage=0.985, split_digits=True,
         normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=True,
         allow_whitespace_only_pieces=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=1, minloglevel=2)
@@ -128,15 +129,15 @@ def write(w):
     w.close()
 
 
-def make_tiny(out):
+def make_tiny(out, s=TINY, seed=TINY_SEED, types=TINY_TYPES, lines=None):
     """The test model. Its name holds `vicuna`, by which the built-in template is chosen: it carries no template."""
-    s, rng = TINY, np.random.default_rng(TINY_SEED)
+    rng = np.random.default_rng(seed)
     w = gguf.GGUFWriter(out, "llama")
     add_shape(w, "tiny-vicuna-random", FILE_TYPE["q8_0"], s)
-    add_vocabulary(w, train_vocabulary(s["n_vocab"]))
+    add_vocabulary(w, train_vocabulary(s["n_vocab"], lines))
 
     def add(name, part, rows, cols, layer=None):
-        qtype = TINY_TYPES.get(part if layer is None else (layer, part), T.F32)
+        qtype = types.get(part if layer is None else (layer, part), T.F32)
         a = rng.standard_normal((rows, cols), dtype=np.float32) * np.float32(TINY_GAIN.get(part, 1.0) / np.sqrt(cols))
         if part == "output":  # logit 0, far below the best: replies are whole characters and end by length, or by </s>
             a[[i for i in range(N_SPECIAL) if i != 2]] = 0

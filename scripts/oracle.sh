@@ -2,21 +2,29 @@
 # Makes a Python with the pinned packages of requirements-oracle.txt, outside the checkout, and prints its path:
 #
 #     "$(scripts/oracle.sh)" scripts/golden.py tokens tiny-llama2 tests/fixtures/tiny-llama2.gguf
+#     "$(scripts/oracle.sh checkpoints)" scripts/make_checkpoints.py fixtures
 #
-# Only golden files, fixtures and speed comparisons need it; nothing that users run does. The folder is named after the
-# pins, so other pins get another one. Progress goes to standard error. PYTHON names the interpreter to start from.
+# With `checkpoints` the packages are those of requirements-checkpoints.txt. Only golden files, fixtures, comparisons of
+# formats and of speed need them; nothing that users run does. The folder is named after the pins, so other pins get
+# another one. Progress goes to standard error. PYTHON names the interpreter to start from.
 set -eu
 
-requirements=$(dirname -- "$0")/requirements-oracle.txt
+name=${1:-oracle}
+case $name in
+    oracle) cost="llama.cpp is built from source, which takes some minutes" ;;
+    checkpoints) cost="about 3.5 GB are fetched" ;;
+    *) echo "making an oracle: expected oracle or checkpoints, got $name" >&2; exit 2 ;;
+esac
+requirements=$(dirname -- "$0")/requirements-$name.txt
 pins=$(cksum < "$requirements" | cut -d ' ' -f 1)
-home=${XDG_CACHE_HOME:-"$HOME/.cache"}/llamero/oracle-$pins
+home=${XDG_CACHE_HOME:-"$HOME/.cache"}/llamero/$name-$pins
 
 if [ ! -e "$home/complete" ]; then
     "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
         echo "making the oracle: expected Python 3.11 or newer, got $("${PYTHON:-python3}" --version 2>&1)" >&2
         exit 1
     }
-    echo "making the oracle in $home: llama.cpp is built from source, which takes some minutes" >&2
+    echo "making the oracle in $home: $cost" >&2
     "${PYTHON:-python3}" -m venv --clear "$home" >&2
     "$home/bin/python" -m pip install --disable-pip-version-check --quiet -r "$requirements" >&2
     touch "$home/complete" # only a whole one is used again
