@@ -27,6 +27,8 @@ pub enum ErrorKind {
     Closed,
     /// A mistake of ours: a caught panic or a broken invariant.
     Internal,
+    /// The machine has less memory or space on disk than the work needs.
+    InsufficientResources,
 }
 
 impl ErrorKind {
@@ -42,6 +44,7 @@ impl ErrorKind {
             Self::NotFound => -7,
             Self::Closed => -8,
             Self::Internal => -9,
+            Self::InsufficientResources => -10,
         }
     }
 
@@ -57,6 +60,7 @@ impl ErrorKind {
             Self::NotFound => "not_found",
             Self::Closed => "closed",
             Self::Internal => "internal",
+            Self::InsufficientResources => "insufficient_resources",
         }
     }
 }
@@ -116,13 +120,6 @@ impl Error {
     }
 }
 
-impl From<candle_core::Error> for Error {
-    /// candle fails on shapes and devices that we chose, so its errors are ours.
-    fn from(error: candle_core::Error) -> Self {
-        Self::internal(format!("tensor operation failed: {error}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,8 +127,18 @@ mod tests {
     #[test]
     fn codes_and_names_are_distinct() {
         use ErrorKind::*;
-        let all =
-            [Io, InvalidFormat, Unsupported, InvalidRequest, ContextOverflow, Overloaded, NotFound, Closed, Internal];
+        let all = [
+            Io,
+            InvalidFormat,
+            Unsupported,
+            InvalidRequest,
+            ContextOverflow,
+            Overloaded,
+            NotFound,
+            Closed,
+            Internal,
+            InsufficientResources,
+        ];
         let codes: std::collections::BTreeSet<_> = all.iter().map(|k| k.code()).collect();
         let names: std::collections::BTreeSet<_> = all.iter().map(|k| k.name()).collect();
         assert_eq!((codes.len(), names.len()), (all.len(), all.len()));

@@ -11,6 +11,8 @@
 use std::collections::HashMap;
 
 pub use super::ggml_type::GgmlType;
+pub use super::gguf_split::{Joined, join_splits, split_count};
+pub use super::gguf_write::{Header, NewTensor, write_header};
 pub use super::metadata::{Array, Metadata, Value};
 use crate::error::{Error, Result};
 
@@ -41,7 +43,7 @@ pub const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// In front of every sentence of this module.
 const CONTEXT: &str = "reading GGUF";
-const MAGIC: &[u8; 4] = b"GGUF";
+pub(super) const MAGIC: &[u8; 4] = b"GGUF";
 const ALIGNMENT_KEY: &str = "general.alignment";
 /// Bytes of the shortest key (length, type, one-byte value) and the shortest tensor info (length, dims, one dim, type,
 /// offset): counts that could not fit are refused before anything is reserved.
@@ -98,6 +100,15 @@ impl Gguf {
         }
     }
 
+    /// A header of these parts, which no file needs to have.
+    ///
+    /// # Errors
+    /// `invalid_format` when two tensors share a name.
+    pub fn new(metadata: Metadata, tensors: Vec<TensorInfo>) -> Result<Self> {
+        let by_name = index_by_name(&tensors)?;
+        Ok(Self { version: 3, metadata, tensors, by_name })
+    }
+
     /// The tensor with this name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.by_name.get(name).map(|&i| &self.tensors[i])
@@ -121,7 +132,7 @@ impl Gguf {
 }
 
 /// The checked value of `general.alignment`.
-fn alignment(metadata: &Metadata) -> Result<u64> {
+pub(super) fn alignment(metadata: &Metadata) -> Result<u64> {
     let alignment = metadata.u64(ALIGNMENT_KEY)?.unwrap_or(DEFAULT_ALIGNMENT);
     if alignment.is_power_of_two() && (MIN_ALIGNMENT..=MAX_ALIGNMENT).contains(&alignment) {
         return Ok(alignment);
@@ -193,8 +204,8 @@ impl RawInfo {
     }
 }
 
-/// The shape, outermost first, and the bytes of a tensor.
-fn shape_and_len(dims: &[u64], dtype: GgmlType) -> Result<(Vec<usize>, u64)> {
+/// The shape, outermost first, and the bytes of a tensor of one dim or more.
+pub(super) fn shape_and_len(dims: &[u64], dtype: GgmlType) -> Result<(Vec<usize>, u64)> {
     let rows = dims[1..].iter().try_fold(1u64, |n, &d| n.checked_mul(d));
     let len = rows.and_then(|rows| dtype.byte_len(dims[0], rows)).filter(|&len| len > 0);
     let len = len.ok_or_else(|| {

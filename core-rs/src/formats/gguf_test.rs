@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::gguf_testing::{GgufWriter, array_head};
+use super::super::gguf_testing::GgufWriter;
+use super::super::gguf_write::array_head;
 use super::*;
 use crate::error::ErrorKind;
 

@@ -1,9 +1,10 @@
 //! A small GGUF writer for tests: honest by default, and able to lie in every field.
 //!
-//! Absent: speed, quantisation, and padding after the last tensor, so that cutting any byte makes the file wrong.
+//! Absent: limits, quantisation, and padding after the last tensor, so that cutting any byte makes the file wrong.
 
 use super::ggml_type::GgmlType;
-use super::metadata::{Array, Value};
+use super::gguf_write::{write_string, write_value};
+use super::metadata::Value;
 
 /// A tensor as it will be written; fields are open so that tests can lie.
 pub(crate) struct TensorSpec {
@@ -95,80 +96,4 @@ impl GgufWriter {
         }
         out
     }
-}
-
-/// Length and bytes of a string.
-pub(crate) fn write_string(out: &mut Vec<u8>, s: &str) {
-    out.extend((s.len() as u64).to_le_bytes());
-    out.extend(s.as_bytes());
-}
-
-/// Writes a value and returns its type number.
-fn write_value(out: &mut Vec<u8>, value: &Value) -> u32 {
-    macro_rules! put {
-        ($id:literal, $v:expr) => {{
-            out.extend($v.to_le_bytes());
-            $id
-        }};
-    }
-    match value {
-        Value::U8(v) => put!(0, v),
-        Value::I8(v) => put!(1, v),
-        Value::U16(v) => put!(2, v),
-        Value::I16(v) => put!(3, v),
-        Value::U32(v) => put!(4, v),
-        Value::I32(v) => put!(5, v),
-        Value::F32(v) => put!(6, v),
-        Value::Bool(v) => put!(7, u8::from(*v)),
-        Value::String(v) => {
-            write_string(out, v);
-            8
-        }
-        Value::Array(v) => {
-            write_array(out, v);
-            9
-        }
-        Value::U64(v) => put!(10, v),
-        Value::I64(v) => put!(11, v),
-        Value::F64(v) => put!(12, v),
-    }
-}
-
-fn write_array(out: &mut Vec<u8>, array: &Array) {
-    macro_rules! put {
-        ($id:literal, $v:expr) => {{
-            array_head(out, $id, $v.len());
-            $v.iter().for_each(|v| out.extend(v.to_le_bytes()));
-        }};
-    }
-    match array {
-        Array::U8(v) => put!(0, v),
-        Array::I8(v) => put!(1, v),
-        Array::U16(v) => put!(2, v),
-        Array::I16(v) => put!(3, v),
-        Array::U32(v) => put!(4, v),
-        Array::I32(v) => put!(5, v),
-        Array::F32(v) => put!(6, v),
-        Array::Bool(v) => {
-            array_head(out, 7, v.len());
-            out.extend(v.iter().map(|&b| u8::from(b)));
-        }
-        Array::String(v) => {
-            array_head(out, 8, v.len());
-            v.iter().for_each(|s| write_string(out, s));
-        }
-        Array::Array(v) => {
-            array_head(out, 9, v.len());
-            v.iter().for_each(|a| write_array(out, a));
-        }
-        Array::U64(v) => put!(10, v),
-        Array::I64(v) => put!(11, v),
-        Array::F64(v) => put!(12, v),
-    }
-}
-
-/// Element type and length of an array.
-pub(crate) fn array_head(out: &mut Vec<u8>, type_id: u32, len: usize) {
-    out.extend(type_id.to_le_bytes());
-    out.extend((len as u64).to_le_bytes());
 }

@@ -120,6 +120,30 @@ impl Value {
 }
 
 impl Array {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U8(v) => v.len(),
+            Self::I8(v) => v.len(),
+            Self::U16(v) => v.len(),
+            Self::I16(v) => v.len(),
+            Self::U32(v) => v.len(),
+            Self::I32(v) => v.len(),
+            Self::U64(v) => v.len(),
+            Self::I64(v) => v.len(),
+            Self::F32(v) => v.len(),
+            Self::F64(v) => v.len(),
+            Self::Bool(v) => v.len(),
+            Self::String(v) => v.len(),
+            Self::Array(v) => v.len(),
+        }
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The name of this array's type, for messages.
     pub fn type_name(&self) -> &'static str {
         match self {
@@ -165,6 +189,13 @@ impl Metadata {
                 Ok(())
             }
         }
+    }
+
+    /// The pairs but those of these keys.
+    #[must_use]
+    pub fn without(mut self, keys: &[&str]) -> Self {
+        self.values.retain(|key, _| !keys.contains(&key.as_str()));
+        self
     }
 
     /// The value of a key, whatever its type.
