@@ -237,7 +237,7 @@ pub(super) fn half_at<const N: usize>(block: &[u8; N], at: usize) -> f32 {
 
 /// f16 bits to f32 without branches: shifting aligns the fraction, the product moves the exponent's bias and also
 /// normalises subnormals. `half` would ask for CPU features at each of these calls.
-fn half_to_f32(bits: u16) -> f32 {
+pub(super) fn half_to_f32(bits: u16) -> f32 {
     const BIAS: f32 = f32::from_bits((127 + 127 - 15) << 23);
     const HALF_INFINITE: f32 = 65536.0;
     let sign = u32::from(bits & 0x8000) << 16;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use super::blocks::{Format, Rows};
+use super::floats::{self, Piece};
 use super::scalar;
 use super::vector::Head;
 use crate::error::{Error, Result};
@@ -25,6 +26,8 @@ pub(super) struct Kernels {
     pub(super) unpack: fn(Format, &[u8], &mut Rows<u8>),
     /// Dot products of [`PANEL_ROWS`] weight rows with consecutive activation rows, from the given one on.
     pub(super) panel: fn(&Rows<u8>, &Rows<i8>, usize, &mut [Products]),
+    /// Products of a piece for each token; the second argument is a scratch for its widened weights.
+    pub(super) floats: fn(&Piece<'_>, &mut [f32], &mut [[f32; floats::PANEL_ROWS]]),
     /// Attention of one head for one token.
     pub(super) attend: fn(&Head<'_>, &mut [f32]),
     /// `silu(gate) * up`.

@@ -7,14 +7,15 @@ use candle_core::{Module, Tensor};
 
 use super::blocks::{BLOCK, Format, Rows};
 use super::dispatch::{Isa, active};
+use super::floats::{self, Floats};
 use super::matmul::{Weights, matmul, quantize};
 use super::values::Values;
 use crate::error::{Error, Result};
 
 /// `x [.., n_in] -> x · weightᵀ [.., n_out]`, the weight `[n_out, n_in]` staying in its stored form.
 ///
-/// Q4_1, Q5_0 and Q5_1 on the CPU are multiplied here, everything else by candle (which keeps f16, bf16 and f32
-/// weights as f32).
+/// Q4_1, Q5_0, Q5_1, f16, bf16 and f32 on the CPU are multiplied here, everything else by candle, whose f16 and bf16
+/// are f32 in memory.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Weight,
@@ -24,7 +25,8 @@ pub struct Linear {
 
 #[derive(Debug, Clone)]
 enum Weight {
-    Own { stored: Arc<QTensor>, format: Format, isa: Isa },
+    Blocks { stored: Arc<QTensor>, format: Format, isa: Isa },
+    Floats { stored: Arc<QTensor>, isa: Isa },
     Candle(QMatMul),
 }
 
@@ -43,10 +45,10 @@ impl Linear {
                 return Err(Error::invalid_format(message));
             }
         };
+        let ours = stored.device().is_cpu() && n_in.is_multiple_of(BLOCK);
         let weight = match Format::of(stored.dtype()) {
-            Some(format) if stored.device().is_cpu() && n_in.is_multiple_of(BLOCK) => {
-                Weight::Own { stored, format, isa }
-            }
+            Some(format) if ours => Weight::Blocks { stored, format, isa },
+            None if ours && floats_of(&stored, &stored.data()?).is_ok() => Weight::Floats { stored, isa },
             _ => Weight::Candle(QMatMul::from_arc(stored)?),
         };
         Ok(Self { weight, n_in, n_out })
@@ -71,20 +73,26 @@ impl Linear {
     /// One product; `rows` keeps the quantised form of `x` for the next layer that wants it.
     fn product(&self, x: &Tensor, rows: &mut Option<Rows<i8>>) -> Result<Tensor> {
         let shape = self.output_shape(x)?;
+        let mut out = Vec::new();
         match &self.weight {
-            Weight::Candle(weight) => Ok(weight.forward(x)?),
-            Weight::Own { stored, format, isa } => {
+            Weight::Candle(weight) => return Ok(weight.forward(x)?),
+            Weight::Blocks { stored, format, isa } => {
                 let rows = match rows {
                     Some(rows) => rows,
                     None => rows.insert(quantize(*isa, &Values::of(x)?, self.n_in)),
                 };
                 let bytes = stored.data()?;
                 let weights = Weights { format: *format, bytes: &bytes, n: self.n_out, k: self.n_in };
-                let mut out = vec![0.0; rows.len() * self.n_out];
+                out.resize(rows.len() * self.n_out, 0.0);
                 matmul(*isa, weights, rows, &mut out);
-                Ok(Tensor::from_vec(out, shape, x.device())?)
+            }
+            Weight::Floats { stored, isa } => {
+                let (bytes, x) = (stored.data()?, Values::of(x)?);
+                out.resize(x.len() / self.n_in * self.n_out, 0.0);
+                floats::matmul(*isa, floats_of(stored, &bytes)?, self.n_in, &x, &mut out);
             }
         }
+        Ok(Tensor::from_vec(out, shape, x.device())?)
     }
 
     fn output_shape(&self, x: &Tensor) -> Result<Vec<usize>> {
@@ -98,6 +106,11 @@ impl Linear {
         }
         Ok(shape)
     }
+}
+
+fn floats_of<'a>(stored: &QTensor, bytes: &'a [u8]) -> Result<Floats<'a>> {
+    Floats::of(stored.dtype(), bytes)
+        .ok_or_else(|| Error::internal(format!("multiplying: expected f32, f16 or bf16, got {:?}", stored.dtype())))
 }
 
 /// Applies several layers to the same rows, which are quantised once for all of them.

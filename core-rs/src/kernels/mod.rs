@@ -1,9 +1,9 @@
 //! Arithmetic that candle leaves open on CPUs, chosen once at run time.
 //!
 //! candle picks its Q4_1, Q5_0 and Q5_1 dot products when it is compiled, so a baseline x86-64 build runs them as
-//! scalar loops. This room multiplies those three formats itself, and holds the few float loops (attention of one
-//! head, SwiGLU) whose speed also hangs on the instruction set. [`Linear`] hides the split: other formats and other
-//! devices go to candle.
+//! scalar loops; f16 and bf16 weights it copies to f32 beforehand, twice their size. This room multiplies those formats
+//! itself, and f32 along with them, and holds the few float loops (attention of one head, SwiGLU) whose speed also hangs
+//! on the instruction set. [`Linear`] hides the split: other formats and other devices go to candle.
 //!
 //! Every kernel exists as portable code first (`scalar`, `vector`); a faster form (`x86`, `simd128`) must agree with it, exactly
 //! where no sum is reordered and within a written tolerance where one is. A row's result never depends on the rows
@@ -13,6 +13,10 @@
 
 mod blocks;
 mod dispatch;
+mod floats;
+mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod lanes_x86;
 mod linear;
 mod matmul;
 mod parallel;
@@ -26,7 +30,16 @@ mod x86;
 
 pub use dispatch::{Isa, active, available, select};
 pub(crate) use dispatch::{attend, swiglu};
+pub(crate) use lanes::{LaneWork, Lanes, WIDTH, nearest, on_lanes};
 pub use linear::{Linear, forward_shared};
+pub use parallel::try_for_each_chunk;
 pub(crate) use parallel::{for_each_row, on_pool};
 pub(crate) use values::Values;
 pub(crate) use vector::Head;
+
+impl From<candle_core::Error> for crate::error::Error {
+    /// candle fails on shapes and devices that we chose, so its errors are ours.
+    fn from(error: candle_core::Error) -> Self {
+        Self::internal(format!("tensor operation failed: {error}"))
+    }
+}

@@ -6,6 +6,10 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
+use crate::error::Result;
+
 /// Multiply-adds worth another thread's attention: a few microseconds.
 const GRAIN_WORK: usize = 1 << 16;
 /// Pieces per thread, so that a thread that falls behind leaves something to take over.
@@ -41,6 +45,15 @@ pub(crate) fn for_each_row(out: &mut [f32], width: usize, work_per_row: usize, f
             f(i, unsafe { out.slice(i * width..(i + 1) * width) });
         }
     });
+}
+
+/// Calls `f(i, chunk)` for each chunk of `len` bytes of `out` (the last may be shorter), on all threads; the first error
+/// ends it.
+///
+/// # Errors
+/// What `f` returns.
+pub fn try_for_each_chunk(out: &mut [u8], len: usize, f: impl Fn(usize, &mut [u8]) -> Result<()> + Sync) -> Result<()> {
+    out.par_chunks_mut(len.max(1)).enumerate().try_for_each(|(i, chunk)| f(i, chunk))
 }
 
 /// A mutable slice whose parts are written by several threads.

@@ -6,7 +6,7 @@ use std::arch::wasm32::*;
 
 use super::blocks::{BLOCK, Format, Q4_1_BYTES, Q5_0_BYTES, Q5_0_ZERO, Q5_1_BYTES, Row, RowMut, Rows, half_at};
 use super::dispatch::{Kernels, PANEL_ROWS};
-use super::vector;
+use super::{scalar, vector};
 
 /// Tokens multiplied at once, a lane each.
 const PANEL_TOKENS: usize = 4;
@@ -16,6 +16,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     quantize: |values, rows| rows.quantize(values),
     unpack,
     panel,
+    floats: scalar::floats,
     attend: |head, out| vector::attend(head, out, vector::dots),
     swiglu: |gate, up, out| vector::swiglu(gate, up, out),
 };

@@ -53,7 +53,8 @@ pub(super) fn dots(query: &[f32], rows: [&[f32]; TOGETHER]) -> [f32; TOGETHER] {
     rows.map(|row| dot(query, row))
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+/// Lane by lane, then the lanes, then what is left.
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sums = [0.0; LANES];
     for (a, b) in a.iter().zip(b) {

@@ -7,8 +7,11 @@
 
 use std::arch::x86_64::*;
 
+use half::{bf16, f16};
+
 use super::blocks::{BLOCK, Format, LANES, Q4_1_BYTES, Q5_0_BYTES, Q5_0_ZERO, Q5_1_BYTES, Row, RowMut, Rows};
 use super::dispatch::{Kernels, PANEL_ROWS, Products};
+use super::floats::{self, FEW_TOKENS, Floats, Piece, Stored};
 use super::vector::{self, Head, TOGETHER};
 
 /// Tokens multiplied at once: with two weight rows that is eight accumulators.
@@ -29,6 +32,8 @@ static AVX2: Kernels = Kernels {
     unpack: |format, bytes, rows| unsafe { unpack(format, bytes, rows) },
     // SAFETY: as above.
     panel: |w, x, first, out| unsafe { panel(w, x, first, out) },
+    // SAFETY: as above.
+    floats: |piece, scratch, out| unsafe { floats(piece, scratch, out) },
     // SAFETY: as above.
     attend: |head, out| unsafe { attend(head, out) },
     // SAFETY: as above.
@@ -196,6 +201,157 @@ fn add_sides(w: &[f32], x: &[f32], mut sum: __m256) -> __m256 {
         sum = _mm256_fmadd_ps(load_f32(w), load_f32(x), sum);
     }
     sum
+}
+
+/// Products of a piece for each token. The order of additions is the same for any number of tokens.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn floats(piece: &Piece<'_>, scratch: &mut [f32], out: &mut [[f32; floats::PANEL_ROWS]]) {
+    match piece.weights {
+        Floats::F32(weights) => float_tiles(piece.rows(weights), piece, out),
+        Floats::F16(weights) => widen_and_multiply(piece.rows(weights), piece, scratch, out),
+        Floats::Bf16(weights) => widen_and_multiply(piece.rows(weights), piece, scratch, out),
+    }
+}
+
+/// Widened once for many tokens, or on the way into the registers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn widen_and_multiply<W: Load>(
+    rows: [&[W]; floats::PANEL_ROWS],
+    piece: &Piece<'_>,
+    scratch: &mut [f32],
+    out: &mut [[f32; floats::PANEL_ROWS]],
+) {
+    if out.len() <= FEW_TOKENS {
+        float_tiles(rows, piece, out);
+    } else {
+        let rows = floats::widened(rows, scratch, |from, to| widen(from, to));
+        float_tiles(rows, piece, out);
+    }
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn widen<W: Load>(from: &[W], to: &mut [f32]) {
+    for (from, to) in from.as_chunks().0.iter().zip(to.as_chunks_mut::<LANES>().0) {
+        // SAFETY: `load` asks for this function's features; writes the array's eight floats, with no alignment asked for.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), W::load(from)) };
+    }
+}
+
+/// [`FEW_TOKENS`] at a time, then one.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn float_tiles<W: Load>(rows: [&[W]; floats::PANEL_ROWS], piece: &Piece<'_>, out: &mut [[f32; floats::PANEL_ROWS]]) {
+    let rows = chunked(rows);
+    let (threes, ones) = out.as_chunks_mut::<FEW_TOKENS>();
+    let rest = threes.len() * FEW_TOKENS;
+    for (i, out) in threes.iter_mut().enumerate() {
+        let i = i * FEW_TOKENS;
+        float_tile(rows, chunked([piece.token(i), piece.token(i + 1), piece.token(i + 2)]), out);
+    }
+    for (i, out) in ones.iter_mut().enumerate() {
+        float_tile(rows, chunked([piece.token(rest + i)]), std::array::from_mut(out));
+    }
+}
+
+/// Rows of the same length as vectors. Loops and no `map`, here and below: what it calls is not inlined, and lengths
+/// that are not seen to be equal cost a check at each load.
+#[inline(always)]
+fn chunked<T, const N: usize>(rows: [&[T]; N]) -> [&[[T; LANES]]; N] {
+    let mut chunked = [&[] as &[[T; LANES]]; N];
+    for i in 0..N {
+        chunked[i] = rows[i].as_chunks().0;
+    }
+    chunked
+}
+
+/// The first `n` of each.
+#[inline(always)]
+fn first<T, const N: usize>(mut rows: [&[T]; N], n: usize) -> [&[T]; N] {
+    for row in &mut rows {
+        *row = &row[..n];
+    }
+    rows
+}
+
+/// Dot products of each weight row with each of `T` tokens, eight values at a time.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn float_tile<W: Load, const T: usize>(
+    w: [&[[W; LANES]]; floats::PANEL_ROWS],
+    x: [&[[f32; LANES]]; T],
+    out: &mut [[f32; floats::PANEL_ROWS]; T],
+) {
+    let n = w[0].len();
+    let (w, x) = (first(w, n), first(x, n));
+    let mut sums = [[_mm256_setzero_ps(); floats::PANEL_ROWS]; T];
+    for i in 0..n {
+        let mut xs = [_mm256_setzero_ps(); T];
+        for t in 0..T {
+            xs[t] = load_f32(&x[t][i]);
+        }
+        for r in 0..floats::PANEL_ROWS {
+            // Rows of a small model are too short for the processor to see them coming: this is the next panel's place,
+            // a sixth of decoding with rows of 576 halves. Behind the last one there is nothing, and nothing happens.
+            if T == 1 {
+                _mm_prefetch::<_MM_HINT_T0>(w[r].as_ptr().wrapping_add(i + floats::PANEL_ROWS * n).cast());
+            }
+            // SAFETY: this function's features are those that `load` asks for.
+            let w = unsafe { W::load(&w[r][i]) };
+            for t in 0..T {
+                sums[t][r] = _mm256_fmadd_ps(w, xs[t], sums[t][r]);
+            }
+        }
+    }
+    for t in 0..T {
+        out[t] = sum_each(sums[t]);
+    }
+}
+
+/// Stored numbers that become f32 on their way into a register.
+trait Load: Stored {
+    /// # Safety
+    /// The CPU has avx2 and f16c.
+    unsafe fn load(from: &[Self; LANES]) -> __m256;
+}
+
+impl Load for f32 {
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn load(from: &[Self; LANES]) -> __m256 {
+        load_f32(from)
+    }
+}
+
+impl Load for f16 {
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn load(from: &[Self; LANES]) -> __m256 {
+        // SAFETY: reads the array's 16 bytes; the instruction asks for no alignment.
+        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(from.as_ptr().cast()) })
+    }
+}
+
+impl Load for bf16 {
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn load(from: &[Self; LANES]) -> __m256 {
+        // SAFETY: reads the array's 16 bytes; the instruction asks for no alignment.
+        let bits = unsafe { _mm_loadu_si128(from.as_ptr().cast()) };
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
+    }
+}
+
+/// The sum of each vector's eight numbers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_each([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+    let halves = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    let sums = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
+    let mut out = [0.0; 4];
+    // SAFETY: writes the array's four floats; the instruction asks for no alignment.
+    unsafe { _mm_storeu_ps(out.as_mut_ptr(), sums) };
+    out
 }
 
 #[inline]

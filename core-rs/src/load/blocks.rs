@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::formats::gguf::{GgmlType, TensorInfo};
 
 /// A tensor whose bytes are still coming.
-pub(super) trait Filling: Send {
+pub trait Filling: Send {
     /// Takes the next bytes and returns how many it took: all, or what was missing.
     fn push(&mut self, bytes: &[u8]) -> usize;
     /// Whether no byte is missing.
@@ -28,12 +28,12 @@ type Open = fn(&TensorInfo) -> Result<Box<dyn Filling>>;
 ///
 /// # Errors
 /// `unsupported` for a type without arithmetic, and for more memory than there is.
-pub(super) fn open(info: &TensorInfo) -> Result<Box<dyn Filling>> {
+pub fn open(info: &TensorInfo) -> Result<Box<dyn Filling>> {
     opener(info)?(info)
 }
 
 /// The tensor of `info` with its blocks.
-pub(super) fn tensor(info: &TensorInfo, filling: Box<dyn Filling>) -> Result<QTensor> {
+pub fn tensor(info: &TensorInfo, filling: Box<dyn Filling>) -> Result<QTensor> {
     Ok(QTensor::new(QStorage::Cpu(filling.finish()), info.shape.as_slice())?)
 }
 

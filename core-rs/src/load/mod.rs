@@ -7,16 +7,19 @@ mod stream;
 pub mod vocab;
 mod weights;
 
+use std::sync::Arc;
+
 use candle_core::Device;
 use serde::Serialize;
 
+pub use self::blocks::{Filling, open, tensor};
 pub use self::stream::Stream;
-use self::weights::Weights;
 
 use crate::error::{Error, Result};
-use crate::formats::gguf::{GgmlType, Gguf, TensorInfo};
+use crate::formats::gguf::{GgmlType, Gguf, Metadata, TensorInfo};
 use crate::kernels;
-use crate::model::{Config, Llama};
+use crate::model::{Config, Llama, TensorSource};
+use crate::sampling::SamplingParams;
 use crate::tokenizer::Tokenizer;
 
 /// A loaded model: weights, vocabulary and what to say about them.
@@ -24,7 +27,7 @@ pub struct Loaded {
     /// The weights.
     pub model: Llama,
     /// The vocabulary.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// A description for people and templates.
     pub info: ModelInfo,
 }
@@ -57,56 +60,107 @@ pub struct ModelInfo {
     pub adds_bos: bool,
     /// Texts that encoding turns into control tokens.
     pub special_tokens: Vec<String>,
+    /// How the publishers would sample.
+    #[serde(skip_serializing_if = "Defaults::is_empty")]
+    pub defaults: Defaults,
     /// Where the arithmetic runs, such as `cpu avx2`.
     pub device: String,
+}
+
+/// How a model's publishers would sample, as far as they say (`generation_config.json`, `general.sampling.*`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Defaults {
+    /// Divides logits; 0 is greedy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
+    /// Least share of probability to choose from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f32>,
+    /// Most tokens to choose from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    /// Least probability relative to the best.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f32>,
+    /// Divides the logits of tokens seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeat_penalty: Option<f32>,
+    /// Most tokens of prompt and reply together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<u32>,
+}
+
+impl Defaults {
+    /// Values that no request could have are left out: they would make every reply an error.
+    fn read(metadata: &Metadata) -> Result<Self> {
+        let float = |key: &str, with: fn(f32) -> SamplingParams| -> Result<Option<f32>> {
+            let value = metadata.f32(&format!("general.sampling.{key}"))?;
+            Ok(value.filter(|&value| with(value).validate().is_ok()))
+        };
+        Ok(Self {
+            temperature: float("temp", |temperature| SamplingParams { temperature, ..SamplingParams::default() })?,
+            top_p: float("top_p", |top_p| SamplingParams { top_p, ..SamplingParams::default() })?,
+            // Negative values say that there is no bound.
+            top_k: metadata.u32("general.sampling.top_k").ok().flatten(),
+            min_p: float("min_p", |min_p| SamplingParams { min_p, ..SamplingParams::default() })?,
+            repeat_penalty: float("penalty_repeat", |repeat_penalty| SamplingParams {
+                repeat_penalty,
+                ..SamplingParams::default()
+            })?,
+            max_length: metadata.u32("llamero.max_length")?.filter(|&length| length > 0),
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Told how many bytes of weights are done of how many; an error ends the loading with it.
 pub type Progress<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
 
-/// Load a Llama-family model from the bytes of a GGUF file.
-///
-/// `context_length` asks for less context than the model allows.
-///
-/// # Errors
-/// `invalid_format` when the bytes break the format or the shapes do not fit together, `unsupported` for an
-/// architecture, weight type or vocabulary that is not implemented, and whatever `progress` returns.
-pub fn gguf(bytes: &[u8], context_length: Option<usize>, progress: &mut Progress) -> Result<Loaded> {
-    let (plan, mut weights) = Plan::new(Gguf::parse(bytes, bytes.len() as u64)?, context_length)?;
-    for piece in bytes.chunks(PIECE_BYTES) {
-        weights.push(piece)?;
-        let (done, total) = weights.progress();
-        progress(done, total)?;
-    }
-    plan.finish(weights)
-}
-
-/// Bytes between two reports of progress: some milliseconds of copying.
-const PIECE_BYTES: usize = 16 << 20;
-
 /// What a header says: everything but the weights.
-struct Plan {
+pub struct Plan {
     config: Config,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     info: ModelInfo,
 }
 
 impl Plan {
-    fn new(file: Gguf, context_length: Option<usize>) -> Result<(Self, Weights)> {
-        let config = config::from_metadata(&file, context_length)?;
-        let tokenizer = Tokenizer::new(vocab::vocab_spec(&file.metadata)?)?;
+    /// Checks that the header of a Llama-family model and its vocabulary fit together.
+    ///
+    /// `context_length` asks for less context than the model allows.
+    ///
+    /// # Errors
+    /// `invalid_format` when numbers are missing, impossible or do not fit together, `unsupported` for an architecture
+    /// that is not implemented.
+    pub fn new(head: &Gguf, tokenizer: Arc<Tokenizer>, context_length: Option<usize>) -> Result<Self> {
+        let config = config::from_metadata(head, context_length)?;
         if tokenizer.len() != config.n_vocab {
             let (tokens, rows) = (tokenizer.len(), config.n_vocab);
             let message = format!("expected one embedding row per token ({tokens}), got {rows} rows");
             return Err(Error::invalid_format(message));
         }
-        let info = describe(&file, &tokenizer, config.n_ctx)?;
-        Ok((Self { config, tokenizer, info }, Weights::new(file.tensors)?))
+        let info = describe(head, &tokenizer, config.n_ctx)?;
+        Ok(Self { config, tokenizer, info })
     }
 
-    fn finish(self, mut weights: Weights) -> Result<Loaded> {
-        weights.check_complete()?;
-        let model = Llama::new(self.config, &mut weights, &Device::Cpu)?;
+    /// The model's shape.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The description of what will be loaded.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The model, with the weights of `source`.
+    ///
+    /// # Errors
+    /// `invalid_format` for a tensor that is missing or of another shape, and what `source` returns.
+    pub fn finish(self, source: &mut dyn TensorSource) -> Result<Loaded> {
+        let model = Llama::new(self.config, source, &Device::Cpu)?;
         Ok(Loaded { model, tokenizer: self.tokenizer, info: self.info })
     }
 }
@@ -129,6 +183,33 @@ fn describe(file: &Gguf, tokenizer: &Tokenizer, context_length: usize) -> Result
         eos_token: piece(tokenizer.eos()),
         adds_bos: tokenizer.adds_bos(),
         special_tokens: tokenizer.special_texts(),
+        defaults: Defaults::read(&file.metadata)?,
         device: format!("cpu {}", kernels::active()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::gguf::Value;
+
+    #[test]
+    fn recommendations_that_no_request_could_make_are_left_out() {
+        let read = |key: &str, value: f32| {
+            let mut metadata = Metadata::new();
+            metadata.insert(format!("general.sampling.{key}"), Value::F32(value)).unwrap();
+            Defaults::read(&metadata).unwrap()
+        };
+        assert_eq!(read("temp", 0.9), Defaults { temperature: Some(0.9), ..Defaults::default() });
+        for (key, value) in [
+            ("temp", -1.0),
+            ("temp", f32::NAN),
+            ("top_p", 0.0),
+            ("top_p", 1.5),
+            ("min_p", 2.0),
+            ("penalty_repeat", 0.0),
+        ] {
+            assert_eq!(read(key, value), Defaults::default(), "{key} {value}");
+        }
+    }
 }

@@ -9,6 +9,10 @@ use crate::tokenizer::{PreTokenizer, TokenType, VocabKind, VocabSpec};
 const MODEL: &str = "tokenizer.ggml.model";
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
+/// Ours: whether texts after special tokens get a space in front, as all do in llama.cpp.
+pub const LEGACY: &str = "llamero.tokenizer.legacy";
+/// Ours: all ids that end generation; GGUF's own keys hold one of each kind.
+pub const EOS_IDS: &str = "llamero.tokenizer.eos_token_ids";
 
 /// The vocabulary a file describes.
 ///
@@ -66,7 +70,19 @@ fn common(metadata: &Metadata, kind: VocabKind) -> Result<VocabSpec> {
         add_bos: false,
         add_eos: metadata.bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
         add_space_prefix: false,
+        legacy: metadata.bool(LEGACY)?.unwrap_or(true),
+        ends: eos_ids(metadata)?,
     })
+}
+
+fn eos_ids(metadata: &Metadata) -> Result<Vec<u32>> {
+    let ids = metadata.i32_array(EOS_IDS)?.unwrap_or_default();
+    let read = |&id| {
+        u32::try_from(id).map_err(|_| {
+            Error::invalid_format(format!("reading metadata: expected {EOS_IDS} to be non-negative, got {id}"))
+        })
+    };
+    ids.iter().map(read).collect()
 }
 
 fn token_types(metadata: &Metadata) -> Result<Vec<TokenType>> {
@@ -150,6 +166,19 @@ mod tests {
     }
 
     #[test]
+    fn our_own_keys_are_read() {
+        let mut pairs = llama();
+        pairs[1].1 = strings(&["<unk>", "<s>", "</s>", "▁", "▁a"]);
+        let mut metadata = metadata(pairs);
+        assert!(vocab_spec(&metadata).unwrap().legacy);
+        metadata.insert(LEGACY.into(), Value::Bool(false)).unwrap();
+        metadata.insert(EOS_IDS.into(), Value::Array(Array::I32(vec![2, 4]))).unwrap();
+        let tokenizer = Tokenizer::new(vocab_spec(&metadata).unwrap()).unwrap();
+        assert_eq!([1, 2, 3, 4].map(|id| tokenizer.is_end(id)), [false, true, false, true]);
+        assert_eq!(tokenizer.encode(&["a</s> "]), Ok(vec![1, 4, 2, 3]));
+    }
+
+    #[test]
     fn what_is_missing_or_wrong_is_named() {
         let without = |mut pairs: Vec<(&'static str, Value)>, key| {
             pairs.retain(|(k, _)| *k != key);
@@ -175,6 +204,10 @@ mod tests {
             let e = result.expect_err(wanted);
             assert!(e.kind() == kind && e.to_string().contains(wanted), "{wanted:?} not in: {e}");
         }
+        let mut negative = metadata(llama());
+        negative.insert(EOS_IDS.into(), Value::Array(Array::I32(vec![2, -1]))).unwrap();
+        let e = vocab_spec(&negative).unwrap_err();
+        assert!(e.to_string().ends_with("eos_token_ids to be non-negative, got -1"), "{e}");
         let e = Tokenizer::new(without(llama(), "scores").unwrap()).unwrap_err();
         assert!(e.to_string().ends_with("expected as many scores as pieces, 5, got 0"), "{e}");
     }

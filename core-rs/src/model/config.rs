@@ -27,6 +27,8 @@ pub struct Config {
     pub rope_theta: f32,
     /// How positions are stretched beyond the trained context.
     pub rope_scaling: RopeScaling,
+    /// Most positions that a token sees, itself and those before it (`attention.sliding_window`); all if there is none.
+    pub sliding_window: Option<usize>,
     /// Added to the mean square in RMSNorm (`attention.layer_norm_rms_epsilon`).
     pub rms_eps: f32,
 }
@@ -39,6 +41,52 @@ pub enum RopeScaling {
     None,
     /// Positions divided by this factor.
     Linear(f32),
+    /// The base grows with the position, so that the slowest frequency is divided by how far the position lies beyond
+    /// the trained context, in the measure of `factor` ("dynamic NTK").
+    ///
+    /// Position `p` takes the base of a text that ends with it, `p + 1` tokens long. That is what Hugging Face computes
+    /// token by token; for a prompt it takes the base of the whole prompt, so that a text's result there depends on how
+    /// it was cut. Here it does not.
+    Dynamic {
+        /// Growth of the base per trained context.
+        factor: f32,
+        /// Tokens up to which nothing is stretched.
+        original_context_length: usize,
+    },
+    /// Slow frequencies divided by a factor, fast ones left alone, and a ramp between them.
+    Yarn(Yarn),
+}
+
+/// YaRN (arXiv 2309.00071) as llama.cpp and Hugging Face agree on it. Names follow GGUF's keys `rope.scaling.*`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Yarn {
+    /// What slow frequencies are divided by.
+    pub factor: f32,
+    /// Context that the model was first trained with.
+    pub original_context_length: usize,
+    /// How much of a fast frequency is left alone, 0 to 1 (`yarn_ext_factor`).
+    pub ext_factor: f32,
+    /// What cosines and sines are multiplied by in the end; [`Yarn::magnitude`] of the factor unless a model says
+    /// otherwise.
+    pub attention_factor: f32,
+    /// Frequencies with more turns than this in the original context are fast (`yarn_beta_fast`).
+    pub beta_fast: f32,
+    /// Frequencies with fewer turns than this in the original context are slow (`yarn_beta_slow`).
+    pub beta_slow: f32,
+}
+
+impl Yarn {
+    /// The paper's constants for everything else.
+    pub fn new(factor: f32, original_context_length: usize) -> Self {
+        let attention_factor = Self::magnitude(factor, 1.0);
+        Self { factor, original_context_length, ext_factor: 1.0, attention_factor, beta_fast: 32.0, beta_slow: 1.0 }
+    }
+
+    /// `0.1 * scale * ln(factor) + 1`, or 1 where nothing is stretched. A config with `mscale` and `mscale_all_dim` means
+    /// the quotient of the two.
+    pub fn magnitude(factor: f32, scale: f32) -> f32 {
+        if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
+    }
 }
 
 /// Bounds on a config, far above any published model: what lies beyond is a damaged file, and sizes computed from it
@@ -55,6 +103,7 @@ const LIMITS: Config = Config {
     rope_dim: 1 << 12,
     rope_theta: f32::MAX,
     rope_scaling: RopeScaling::Linear(f32::MAX),
+    sliding_window: None,
     rms_eps: 1.0,
 };
 
@@ -67,18 +116,37 @@ impl Config {
         let (heads, kv, rope, dim) = (self.n_head, self.n_head_kv, self.rope_dim, self.head_dim);
         ensure(heads.is_multiple_of(kv), || format!("n_head to be a multiple of n_head_kv, got {heads} and {kv}"))?;
         ensure(rope.is_multiple_of(2) && rope <= dim, || format!("an even rope_dim of at most {dim}, got {rope}"))?;
-        self.validate_floats()
-    }
-
-    fn validate_floats(&self) -> Result<()> {
-        let positive =
-            |name: &str, got: f32| ensure(got.is_finite() && got > 0.0, || format!("a positive {name}, got {got}"));
+        ensure(self.sliding_window != Some(0), || "a sliding_window of at least one token, got 0".into())?;
         positive("rope_theta", self.rope_theta)?;
-        if let RopeScaling::Linear(factor) = self.rope_scaling {
-            positive("linear rope factor", factor)?;
-        }
+        self.validate_scaling()?;
         let (eps, limit) = (self.rms_eps, LIMITS.rms_eps);
         ensure((0.0..=limit).contains(&eps), || format!("rms_eps in 0..={limit}, got {eps}"))
+    }
+
+    fn validate_scaling(&self) -> Result<()> {
+        let trained = |got: usize| {
+            let most = LIMITS.n_ctx;
+            ensure((1..=most).contains(&got), || format!("original_context_length in 1..={most}, got {got}"))
+        };
+        match self.rope_scaling {
+            RopeScaling::None => Ok(()),
+            RopeScaling::Linear(factor) => positive("linear rope factor", factor),
+            RopeScaling::Dynamic { factor, original_context_length } => {
+                ensure(factor.is_finite() && factor >= 1.0, || format!("a dynamic rope factor from 1, got {factor}"))?;
+                ensure(self.rope_dim > 2, || format!("a rope_dim above 2 for a dynamic rope, got {}", self.rope_dim))?;
+                trained(original_context_length)
+            }
+            RopeScaling::Yarn(yarn) => {
+                positive("yarn rope factor", yarn.factor)?;
+                positive("yarn attention_factor", yarn.attention_factor)?;
+                positive("yarn beta_fast", yarn.beta_fast)?;
+                positive("yarn beta_slow", yarn.beta_slow)?;
+                let share = yarn.ext_factor;
+                ensure((0.0..=1.0).contains(&share), || format!("a yarn ext_factor in 0..=1, got {share}"))?;
+                ensure(self.rope_theta != 1.0, || "a rope_theta other than 1 for yarn, got 1".into())?;
+                trained(yarn.original_context_length)
+            }
+        }
     }
 
     /// Width of all query heads together.
@@ -106,6 +174,10 @@ impl Config {
     }
 }
 
+fn positive(name: &str, got: f32) -> Result<()> {
+    ensure(got.is_finite() && got > 0.0, || format!("a positive {name}, got {got}"))
+}
+
 fn ensure(holds: bool, expected_and_got: impl FnOnce() -> String) -> Result<()> {
     if holds {
         return Ok(());
@@ -131,6 +203,7 @@ mod tests {
             rope_dim: 64,
             rope_theta: 1e5,
             rope_scaling: RopeScaling::None,
+            sliding_window: None,
             rms_eps: 1e-5,
         }
     }
@@ -139,6 +212,9 @@ mod tests {
     fn a_published_model_passes() {
         smol().validate().unwrap();
         Config { rope_dim: 32, rope_scaling: RopeScaling::Linear(4.0), rms_eps: 0.0, ..smol() }.validate().unwrap();
+        Config { rope_scaling: RopeScaling::Yarn(Yarn::new(16.0, 4096)), ..smol() }.validate().unwrap();
+        let scaling = RopeScaling::Dynamic { factor: 2.0, original_context_length: 2048 };
+        Config { rope_scaling: scaling, sliding_window: Some(4096), ..smol() }.validate().unwrap();
     }
 
     #[test]
@@ -159,5 +235,24 @@ mod tests {
         let scaling = RopeScaling::Linear(-2.0);
         check(Config { rope_scaling: scaling, ..smol() }, "a positive linear rope factor, got -2");
         check(Config { rms_eps: f32::NAN, ..smol() }, "rms_eps in 0..=1, got NaN");
+        check(Config { sliding_window: Some(0), ..smol() }, "a sliding_window of at least one token, got 0");
+        let scaled = |rope_scaling| Config { rope_scaling, ..smol() };
+        let dynamic = |factor, original_context_length| RopeScaling::Dynamic { factor, original_context_length };
+        check(scaled(dynamic(0.5, 1)), "a dynamic rope factor from 1, got 0.5");
+        check(scaled(dynamic(2.0, 0)), "original_context_length in 1..=16777216, got 0");
+        check(Config { rope_dim: 2, ..scaled(dynamic(2.0, 1)) }, "a rope_dim above 2 for a dynamic rope, got 2");
+        let yarn = Yarn::new(4.0, 4096);
+        for (yarn, expected) in [
+            (Yarn { factor: 0.0, ..yarn }, "a positive yarn rope factor, got 0"),
+            (Yarn { attention_factor: f32::INFINITY, ..yarn }, "a positive yarn attention_factor, got inf"),
+            (Yarn { beta_fast: -1.0, ..yarn }, "a positive yarn beta_fast, got -1"),
+            (Yarn { beta_slow: f32::NAN, ..yarn }, "a positive yarn beta_slow, got NaN"),
+            (Yarn { ext_factor: 1.5, ..yarn }, "a yarn ext_factor in 0..=1, got 1.5"),
+            (Yarn { original_context_length: 0, ..yarn }, "original_context_length in 1..=16777216, got 0"),
+        ] {
+            check(scaled(RopeScaling::Yarn(yarn)), expected);
+        }
+        let flat = Config { rope_theta: 1.0, ..scaled(RopeScaling::Yarn(yarn)) };
+        check(flat, "a rope_theta other than 1 for yarn, got 1");
     }
 }

@@ -16,6 +16,7 @@ mod rope;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, RopeScaling};
+pub use config::{Config, RopeScaling, Yarn};
 pub use kv_cache::{GROWTH_STEP, KvCache};
 pub use llama::{Llama, TensorSource};
+pub use rope::llama3_factors;

@@ -21,6 +21,7 @@ pub(super) fn config() -> Config {
         rope_dim: 16,
         rope_theta: 1e4,
         rope_scaling: RopeScaling::None,
+        sliding_window: None,
         rms_eps: 1e-5,
     }
 }
@@ -123,7 +124,8 @@ fn reference(config: &Config, weights: &mut Seeded, tokens: &[u32]) -> Vec<f64> 
         };
         let (q, k, v) = (turn(project(&q)), turn(project(&k)), project(&v));
         for (t, x) in stream.iter_mut().enumerate() {
-            let attended = ref_attention(&q[t], &k[..=t], &v[..=t], config);
+            let oldest = (t + 1).saturating_sub(config.sliding_window.unwrap_or(usize::MAX));
+            let attended = ref_attention(&q[t], &k[oldest..=t], &v[oldest..=t], config);
             add(x, &ref_product(&output, &attended));
             let normed = ref_norm(x, &ffn_norm[0], config);
             let silu = ref_product(&gate, &normed).into_iter().map(|g| g / (1.0 + (-g).exp()));
@@ -209,6 +211,14 @@ fn plain_grouped_and_single_key_heads_follow_the_formula() {
 }
 
 #[test]
+fn a_sliding_window_follows_the_formula() {
+    for window in [1, 4, 100] {
+        let config = Config { sliding_window: Some(window), ..config() };
+        check_against_reference(&config, Seeded::new(&config, GgmlDType::F32), F32_TOLERANCE);
+    }
+}
+
+#[test]
 fn every_rope_follows_the_formula() {
     let factors = vec![1.0, 1.0, 1.5, 2.0, 4.0, 8.0, 8.0, 8.0];
     let weights = Seeded::new(&config(), GgmlDType::F32);
@@ -235,26 +245,28 @@ fn a_separate_output_is_used_and_a_tied_one_is_the_embedding() {
 }
 
 #[test]
-fn quantized_weights_follow_the_formula() {
+fn stored_weights_follow_the_formula() {
     for dtype in [GgmlDType::Q4_1, GgmlDType::Q5_0, GgmlDType::Q5_1, GgmlDType::Q8_0] {
         check_against_reference(&config(), Seeded::new(&config(), dtype), Q8_TOLERANCE);
     }
+    for dtype in [GgmlDType::F16, GgmlDType::BF16] {
+        check_against_reference(&config(), Seeded::new(&config(), dtype), F32_TOLERANCE);
+    }
 }
 
-/// Exactly equal for our kernels; candle's f32 product sums in an order that depends on the number of rows.
 #[test]
 fn portions_do_not_matter() {
-    for (dtype, tolerance) in [(GgmlDType::Q4_1, 0.0), (GgmlDType::F32, F32_TOLERANCE)] {
-        let model = Seeded::new(&config(), dtype).model(&config());
+    let scaling = RopeScaling::Dynamic { factor: 4.0, original_context_length: 3 };
+    let config = Config { rope_scaling: scaling, sliding_window: Some(5), ..config() };
+    for dtype in [GgmlDType::Q4_1, GgmlDType::F16, GgmlDType::BF16, GgmlDType::F32] {
+        let model = Seeded::new(&config, dtype).model(&config);
         let whole = model.forward(&TOKENS, &mut model.new_cache()).unwrap();
-        let whole: Vec<f64> = whole.into_iter().map(f64::from).collect();
         for portion in [1, 2, 4, 8] {
             let mut cache = model.new_cache();
             let logits =
                 TOKENS.chunks(portion).map(|tokens| model.forward(tokens, &mut cache).unwrap()).last().unwrap();
             assert_eq!(cache.len(), TOKENS.len());
-            let error = relative_error(&logits, &whole);
-            assert!(error <= tolerance, "{dtype:?} in portions of {portion}: relative error {error}");
+            assert_eq!(logits, whole, "{dtype:?} in portions of {portion}");
         }
     }
 }

@@ -1,0 +1,354 @@
+//! Product with weights stored as floats: f32, f16 and bf16, multiplied with f32 activations.
+//!
+//! Weights are read in their stored form, since a copy as f32 would take twice the memory of a 16-bit model. For a few
+//! tokens they are widened in registers, each once, in the order they lie: that is as fast as memory. For many tokens a
+//! panel of rows is widened into a scratch that stays in the first-level cache.
+//!
+//! A product is the sum, in order, of the sums over pieces of [`PIECE`] values, however many tokens there are: a row's
+//! result never depends on the rows beside it.
+
+use std::ops::Range;
+
+use candle_core::quantized::GgmlDType;
+use half::{bf16, f16};
+
+use super::blocks::half_to_f32;
+use super::dispatch::Isa;
+use super::parallel::{Shared, for_each_range};
+
+/// Weight rows multiplied at once: with [`FEW_TOKENS`] tokens, twelve of AVX2's sixteen registers hold sums.
+pub(super) const PANEL_ROWS: usize = 4;
+/// Tokens multiplied at once. For no more than these, widening a panel beforehand would not pay.
+pub(super) const FEW_TOKENS: usize = 3;
+/// Values of a row multiplied at once: a widened panel takes half of a 32 KiB first-level cache.
+const PIECE: usize = 1024;
+/// Tokens of a tile: a piece of each, 256 KiB, is half of a common second-level cache.
+const TILE_TOKENS: usize = 64;
+
+/// Weights as they are stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Floats<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> Floats<'a> {
+    /// The bytes of a `dtype` tensor, if that is one of ours.
+    pub(super) fn of(dtype: GgmlDType, bytes: &'a [u8]) -> Option<Self> {
+        match dtype {
+            GgmlDType::F32 => view(bytes).map(Self::F32),
+            GgmlDType::F16 => view(bytes).map(Self::F16),
+            GgmlDType::BF16 => view(bytes).map(Self::Bf16),
+            _ => None,
+        }
+    }
+
+    fn len(self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::F16(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+}
+
+/// Bytes of whole numbers as these, if they lie as such: candle's storage does.
+fn view<T: Stored>(bytes: &[u8]) -> Option<&[T]> {
+    // SAFETY: every `Stored` is a float of which all bits are a value.
+    let (before, values, after) = unsafe { bytes.align_to() };
+    (before.is_empty() && after.is_empty()).then_some(values)
+}
+
+/// A stored number; implemented for the three floats below, of which all bits are a value, and nothing else.
+pub(super) trait Stored: Copy {
+    /// Exactly the same number.
+    fn widen(self) -> f32;
+}
+
+impl Stored for f32 {
+    fn widen(self) -> f32 {
+        self
+    }
+}
+
+impl Stored for f16 {
+    fn widen(self) -> f32 {
+        half_to_f32(self.to_bits())
+    }
+}
+
+impl Stored for bf16 {
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
+/// What a kernel multiplies at once: some columns of [`PANEL_ROWS`] weight rows, and the same ones of consecutive tokens.
+pub(super) struct Piece<'a> {
+    pub(super) weights: Floats<'a>,
+    rows: [usize; PANEL_ROWS],
+    /// Whole rows of activations.
+    x: &'a [f32],
+    k: usize,
+    columns: Range<usize>,
+}
+
+impl<'a> Piece<'a> {
+    pub(super) fn rows<T>(&self, weights: &'a [T]) -> [&'a [T]; PANEL_ROWS] {
+        self.rows.map(|row| &weights[row * self.k..][self.columns.clone()])
+    }
+
+    pub(super) fn token(&self, i: usize) -> &'a [f32] {
+        &self.x[i * self.k..][self.columns.clone()]
+    }
+}
+
+/// Makes `scratch` the widened `rows`, and returns them.
+#[inline(always)]
+pub(super) fn widened<'a, T>(
+    rows: [&[T]; PANEL_ROWS],
+    scratch: &'a mut [f32],
+    widen: impl Fn(&[T], &mut [f32]),
+) -> [&'a [f32]; PANEL_ROWS] {
+    let len = rows[0].len();
+    for (row, to) in rows.iter().zip(scratch.chunks_exact_mut(len)) {
+        widen(row, to);
+    }
+    std::array::from_fn(|r| &scratch[r * len..][..len])
+}
+
+/// `out[m, n] = x[m, k] · weights[n, k]ᵀ`; `k` is a multiple of [`super::blocks::LANES`].
+pub(super) fn matmul(isa: Isa, weights: Floats<'_>, k: usize, x: &[f32], out: &mut [f32]) {
+    let (n, m) = (weights.len() / k, x.len() / k);
+    assert_eq!((weights.len(), x.len(), out.len()), (n * k, m * k, m * n), "shapes of a product");
+    out.fill(0.0);
+    let shared = Shared::new(out);
+    for_each_range(n.div_ceil(PANEL_ROWS), PANEL_ROWS * k * m, |panels| {
+        let mut band = Band { isa, weights, n, k, x, scratch: vec![0.0; PANEL_ROWS * PIECE], products: Vec::new() };
+        for first in (0..m).step_by(TILE_TOKENS) {
+            band.multiply(panels.clone(), first..m.min(first + TILE_TOKENS), &shared);
+        }
+    });
+}
+
+/// One thread's share of a product, with its scratch.
+struct Band<'a> {
+    isa: Isa,
+    weights: Floats<'a>,
+    n: usize,
+    k: usize,
+    x: &'a [f32],
+    scratch: Vec<f32>,
+    products: Vec<[f32; PANEL_ROWS]>,
+}
+
+impl Band<'_> {
+    /// Few tokens take the weights in the order they lie; many tokens stay in the second-level cache, piece by piece.
+    fn multiply(&mut self, panels: Range<usize>, tokens: Range<usize>, out: &Shared<'_>) {
+        let pieces = (0..self.k).step_by(PIECE);
+        if tokens.len() <= FEW_TOKENS {
+            for panel in panels {
+                pieces.clone().for_each(|first| self.run(panel, first, tokens.clone(), out));
+            }
+        } else {
+            for first in pieces {
+                panels.clone().for_each(|panel| self.run(panel, first, tokens.clone(), out));
+            }
+        }
+    }
+
+    /// Adds the products of the weight rows of `panel` with the given tokens, over one piece, to their columns of `out`.
+    fn run(&mut self, panel: usize, first: usize, tokens: Range<usize>, out: &Shared<'_>) {
+        let (n, k) = (self.n, self.k);
+        let rows = panel * PANEL_ROWS..n.min((panel + 1) * PANEL_ROWS);
+        let piece = Piece {
+            weights: self.weights,
+            // The last panel may be short: its last row stands in for those it lacks, and is not stored.
+            rows: std::array::from_fn(|r| (rows.start + r).min(n - 1)),
+            x: &self.x[tokens.start * k..],
+            k,
+            columns: first..k.min(first + PIECE),
+        };
+        self.products.resize(tokens.len(), [0.0; PANEL_ROWS]);
+        (self.isa.kernels().floats)(&piece, &mut self.scratch, &mut self.products);
+        for (token, products) in tokens.zip(&self.products) {
+            // SAFETY: columns `rows` belong to this panel, and each panel to one range of `for_each_range`.
+            let columns = unsafe { out.slice(token * n + rows.start..token * n + rows.end) };
+            columns.iter_mut().zip(products).for_each(|(column, product)| *column += product);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use candle_core::quantized::{QMatMul, QTensor};
+    use candle_core::{Device, Module, Tensor};
+    use proptest::prelude::*;
+
+    use super::super::dispatch::available;
+    use super::super::{Linear, on_pool};
+    use super::*;
+
+    /// Relative to the sum of the magnitudes of all terms: the order of additions differs, not their number.
+    const TOLERANCE: f64 = 1e-6;
+
+    /// Weights of every type with the same bits at their start, and activations.
+    #[derive(Debug, Clone)]
+    struct Case {
+        m: usize,
+        n: usize,
+        k: usize,
+        f32: Vec<f32>,
+        f16: Vec<f16>,
+        bf16: Vec<bf16>,
+        x: Vec<f32>,
+    }
+
+    impl Case {
+        /// With `wild`, one weight in sixteen and one activation in sixty-four may be anything.
+        fn new(m: usize, n: usize, k: usize, seed: u64, wild: bool) -> Self {
+            let bits = |i: usize| (seed ^ i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) as u32;
+            let usual = |i: usize| bits(i) as f32 / (1u32 << 31) as f32 - 1.0;
+            let any = |i: usize, every: u32| wild && (bits(i) >> 3).is_multiple_of(every);
+            let weight = |i: usize| if any(i, 16) { f32::from_bits(bits(!i)) } else { usual(i) };
+            let half = |i: usize| if any(i, 16) { f16::from_bits(bits(!i) as u16) } else { f16::from_f32(usual(i)) };
+            Self {
+                m,
+                n,
+                k,
+                f32: (0..n * k).map(weight).collect(),
+                f16: (0..n * k).map(half).collect(),
+                bf16: (0..n * k).map(weight).map(bf16::from_f32).collect(),
+                x: (n * k..(n + m) * k).map(|i| if any(i, 64) { f32::from_bits(bits(!i)) } else { usual(i) }).collect(),
+            }
+        }
+
+        fn weights(&self) -> [Floats<'_>; 3] {
+            [Floats::F32(&self.f32), Floats::F16(&self.f16), Floats::Bf16(&self.bf16)]
+        }
+
+        fn product(&self, isa: Isa, weights: Floats<'_>, tokens: Range<usize>) -> Vec<f32> {
+            let mut out = vec![f32::MIN; tokens.len() * self.n];
+            matmul(isa, weights, self.k, &self.x[tokens.start * self.k..tokens.end * self.k], &mut out);
+            out
+        }
+
+        /// Products in f64 and, beside each, the sum of its terms' magnitudes.
+        fn truth(&self, weights: Floats<'_>) -> Vec<(f64, f64)> {
+            let weight = |i: usize| match weights {
+                Floats::F32(w) => f64::from(w[i]),
+                Floats::F16(w) => w[i].to_f64(),
+                Floats::Bf16(w) => w[i].to_f64(),
+            };
+            let product = |(i, j)| {
+                let terms = || (0..self.k).map(move |c| weight(j * self.k + c) * f64::from(self.x[i * self.k + c]));
+                (terms().sum(), terms().map(f64::abs).sum())
+            };
+            (0..self.m).flat_map(|i| (0..self.n).map(move |j| (i, j))).map(product).collect()
+        }
+
+        fn check(&self) {
+            for (isa, weights) in available().into_iter().flat_map(|isa| self.weights().map(|w| (isa, w))) {
+                let (product, truth) = (self.product(isa, weights, 0..self.m), self.truth(weights));
+                for (i, (got, (truth, magnitude))) in product.into_iter().zip(truth).enumerate() {
+                    // Where a sum may overflow or meets infinities, no number is right, and none may look so.
+                    let wild = !magnitude.is_finite();
+                    let close = (f64::from(got) - truth).abs() <= TOLERANCE * magnitude + 1e-37;
+                    let huge = magnitude > f64::from(f32::MAX) / 2.0 && !got.is_finite();
+                    assert!(if wild { !got.is_finite() } else { close || huge }, "{isa} {i}: {got}, truth {truth}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn products_are_close_to_the_truth(
+            m in 1..12_usize, n in 1..10_usize, k in 1..300_usize, seed in any::<u64>(), wild in any::<bool>(),
+        ) {
+            Case::new(m, n, k * 8, seed, wild).check();
+        }
+
+        #[test]
+        fn a_row_is_the_same_alone_and_in_a_batch(
+            m in 1..80_usize, n in 1..6_usize, k in 120..260_usize, seed in any::<u64>(), portion in 1..70_usize,
+        ) {
+            let case = Case::new(m, n, k * 8, seed, false);
+            for (isa, weights) in available().into_iter().flat_map(|isa| case.weights().map(|w| (isa, w))) {
+                let portions = (0..m).step_by(portion).map(|i| i..m.min(i + portion));
+                let apart: Vec<_> = portions.flat_map(|tokens| case.product(isa, weights, tokens)).collect();
+                prop_assert_eq!(case.product(isa, weights, 0..m), apart);
+            }
+        }
+    }
+
+    /// Several tiles of tokens, several pieces, a short last panel and several threads at once.
+    #[test]
+    fn tiles_and_threads_cover_everything() {
+        Case::new(TILE_TOKENS + 5, 33, 2 * PIECE + 8, 1, false).check();
+    }
+
+    #[test]
+    fn bytes_that_do_not_lie_as_numbers_are_no_view() {
+        let values = [f16::ONE, f16::NEG_ONE];
+        // SAFETY: the bytes of two halves, read only.
+        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), 4) };
+        assert!(matches!(Floats::of(GgmlDType::F16, bytes), Some(Floats::F16(v)) if v == values));
+        assert!(Floats::of(GgmlDType::F16, &bytes[1..]).is_none());
+        assert!(Floats::of(GgmlDType::BF16, &bytes[..3]).is_none());
+        assert!(Floats::of(GgmlDType::Q4_1, bytes).is_none());
+    }
+
+    /// Numbers in -1..1.
+    fn noise(rows: usize, k: usize) -> Tensor {
+        let number = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
+        Tensor::from_vec((0..rows * k).map(number).collect(), (rows, k), &Device::Cpu).unwrap()
+    }
+
+    /// Shortest time of a product of `x` with one of the layers, which take turns for a second.
+    fn shortest<L: Sync>(layers: &[L], x: &Tensor, product: impl Fn(&L, &Tensor) -> Tensor + Sync) -> f64 {
+        let (began, mut best) = (Instant::now(), f64::INFINITY);
+        while began.elapsed().as_secs() < 1 {
+            for layer in layers {
+                let start = Instant::now();
+                on_pool(|| product(layer, x));
+                best = best.min(start.elapsed().as_secs_f64());
+            }
+        }
+        best
+    }
+
+    /// Ours beside candle's. Load checks of the standard library slow ours down unless they are compiled out:
+    ///
+    /// ```text
+    /// cargo test -p llamero-core --config profile.dev.package.llamero-core.debug-assertions=false --lib \
+    ///     floats::tests::speed -- --ignored --nocapture
+    /// ```
+    #[test]
+    #[ignore = "a measurement, not a check"]
+    fn speed() {
+        let dtypes = [GgmlDType::F16, GgmlDType::BF16, GgmlDType::F32];
+        for (n, k, dtype) in [(4096, 4096), (11008, 4096)].into_iter().flat_map(|(n, k)| dtypes.map(|t| (n, k, t))) {
+            // As in a model, a product finds its weights in no cache.
+            let weights = [0; 3].map(|_| Arc::new(QTensor::quantize(&noise(n, k), dtype).unwrap()));
+            let candle = weights.each_ref().map(|w| QMatMul::from_arc(w.clone()).unwrap());
+            for x in [1, 8, 64].map(|m| noise(m, k)) {
+                let say = |name: &str, seconds: f64| {
+                    let (m, ms) = (x.dim(0).unwrap(), seconds * 1e3);
+                    let gigabytes = weights[0].data().unwrap().len() as f64 / 1e9;
+                    let rates = (gigabytes / seconds, 2e-9 * (m * n * k) as f64 / seconds);
+                    println!("{dtype:?} [{n}, {k}] {m:2} rows, {name:6}: {ms:7.2} ms, {rates:.1?} GB/s, GFLOP/s");
+                };
+                for isa in available() {
+                    let layers = weights.each_ref().map(|w| Linear::with_isa(w.clone(), isa).unwrap());
+                    say(isa.name(), shortest(&layers, &x, |layer, x| layer.forward(x).unwrap()));
+                }
+                say("candle", shortest(&candle, &x, |layer, x| layer.forward(x).unwrap()));
+            }
+        }
+    }
+}
