@@ -4,15 +4,16 @@
     golden.py tokens NAME MODEL.gguf         tests/golden/NAME.tokens.json
     golden.py greedy NAME MODEL.gguf         tests/golden/NAME.greedy.json
     golden.py llama2 TOKENIZER.model         tests/golden/llama2.tokens.json
+    golden.py vicuna TOKENIZER.model         tests/golden/vicuna.tokens.json
 
-NAME is `smollm2` or `tiny-llama2`, for greedy also `smollm2-f32` (the model of smollm2, unpacked to f32). Texts and
-prompts are tests/fixtures/golden_texts.json. scripts/oracle.sh makes a Python with the packages this needs. The same
+NAME is `smollm2` or `tiny-llama2`, for greedy also `smollm2-f32` (the model of smollm2, unpacked to f32) and
+`tiny-llama2-yarn` (likewise, and with metadata that stretches its positions). Texts and prompts are tests/fixtures/golden_texts.json. scripts/oracle.sh makes a Python with the packages this needs. The same
 command writes the same bytes.
 
 Correctness is judged by a program that is not ours, so nothing here knows how a tokenizer or a transformer works: ids,
 logits and pieces come from llama.cpp's C API, and the ids of `llama2` are compared with PyPI sentencepiece besides.
-`llama2` builds a vocabulary-only GGUF from a tokenizer that is not ours to publish, in a temporary folder; only the ids
-are written. Absent: sampling, timing, anything that reads a golden file.
+`llama2` and `vicuna` (whole prompts, tests/fixtures/vicuna_prompts.json) build a vocabulary-only GGUF from a tokenizer
+that is not ours to publish, in a temporary folder; only the ids are written. Absent: sampling, timing, anything that reads a golden file.
 """
 import argparse
 import ctypes
@@ -33,6 +34,7 @@ import make_model
 
 ROOT = Path(__file__).parent.parent
 TEXTS = json.loads((ROOT / "tests/fixtures/golden_texts.json").read_text(encoding="utf-8"))
+VICUNA = json.loads((ROOT / "tests/fixtures/vicuna_prompts.json").read_text(encoding="utf-8"))
 GOLDEN = ROOT / "tests/golden"
 N_STEPS = 64  # greedy tokens per prompt
 N_TOP = 20  # logits kept after prefill
@@ -125,7 +127,18 @@ def stepwise_gap(oracle, ids):
     return round(float(np.abs(whole - single).max()), 4)
 
 
-def expand(source, out):
+# What `expand` adds to the metadata. The small model's prompts reach four times as far as this context.
+UNPACKED = {
+    "smollm2-f32": {},
+    "tiny-llama2-yarn": {
+        "llama.rope.scaling.type": ("yarn", gguf.GGUFValueType.STRING),
+        "llama.rope.scaling.factor": (4.0, gguf.GGUFValueType.FLOAT32),
+        "llama.rope.scaling.original_context_length": (128, gguf.GGUFValueType.UINT32),
+        "llama.rope.scaling.attn_factor": (1.25, gguf.GGUFValueType.FLOAT32)},
+}
+
+
+def expand(source, out, added):
     """Copy a GGUF with every tensor unpacked to f32: the same weights, and no rounding of activations to 8 bits."""
     reader = gguf.GGUFReader(source)
     w = gguf.GGUFWriter(out, reader.fields["general.architecture"].contents())
@@ -133,6 +146,8 @@ def expand(source, out):
         if not key.startswith("GGUF.") and key != "general.architecture":
             sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
             w.add_key_value(key, field.contents(), field.types[0], sub_type)
+    for key, (value, value_type) in added.items():
+        w.add_key_value(key, value, value_type)
     for t in reader.tensors:
         w.add_tensor(t.name, gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float32))
     make_model.write(w)
@@ -176,16 +191,31 @@ def make_tokens(name, path):
     save(f"{name}.tokens.json", data, "texts")
 
 
-def make_llama2(path):
-    """Ids of the genuine Llama-2 vocabulary, through llama.cpp and checked against sentencepiece itself."""
-    sp = sentencepiece.SentencePieceProcessor(model_file=path)
+def with_vocabulary(sp, use):
+    """What `use` makes of an oracle that has nothing but this vocabulary."""
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/vocabulary.gguf"
         w = gguf.GGUFWriter(file, "llama")
         make_model.add_shape(w, "llama-2-vocabulary", make_model.FILE_TYPE["f16"], make_model.BIG)
         make_model.add_vocabulary(w, sp)
         make_model.write(w)
-        rows = token_rows(Oracle(file, vocab_only=True))
+        return use(Oracle(file, vocab_only=True))
+
+
+def make_vicuna(path):
+    """Ids of whole prompts with the genuine Llama-2 vocabulary; the texts stay in their own file."""
+    sp = sentencepiece.SentencePieceProcessor(model_file=path)
+    encode = lambda oracle: [{"name": p["name"], "ids": oracle.encode(p["text"])} for p in VICUNA]
+    data = head(f"vicuna {Path(path).name}", {"vocabulary": "llama"}, path)
+    data["about"] = TOKENS_ABOUT.split(" `plain_ids`")[0] + PREFIX_ABOUT
+    data["prompts"] = with_vocabulary(sp, encode)
+    save("vicuna.tokens.json", data, "prompts")
+
+
+def make_llama2(path):
+    """Ids of the genuine Llama-2 vocabulary, through llama.cpp and checked against sentencepiece itself."""
+    sp = sentencepiece.SentencePieceProcessor(model_file=path)
+    rows = with_vocabulary(sp, token_rows)
     data = head(f"llama2 {Path(path).name}", {"vocabulary": "llama"}, path)
     data["about"] = TOKENS_ABOUT + PREFIX_ABOUT + (
         " `sentencepiece_differs`: names of texts whose plain ids are not BOS followed by what sentencepiece's own"
@@ -214,6 +244,9 @@ TOLERANCES = {
         "why": "The weights of the model unpacked to f32, so that only the order of additions differs: a second"
                " implementation stayed within 0.0002 of every logit. A check against this file must unpack the weights"
                " too."},
+    "tiny-llama2-yarn": {
+        "near_tie": 0.002, "differing_steps": 0, "logit": 0.005, "logit_mean": 0.001,
+        "why": "As smollm2-f32. A check must unpack the weights and set the metadata named under `settings`."},
     "tiny-llama2": {
         "near_tie": 0.15, "differing_steps": 5, "logit": 0.25, "logit_mean": 0.02,
         "why": "Four quantised inputs with f32 between them: a second implementation that rounds activations to 8 bits"
@@ -229,21 +262,23 @@ TOLERANCE_ABOUT = (
 
 
 def make_greedy(name, path):
-    if not name.endswith("-f32"):
+    if name not in UNPACKED:
         return write_greedy(name, path, Oracle(path), "as stored")
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/f32.gguf"
-        expand(path, file)
+        expand(path, file, UNPACKED[name])
         write_greedy(name, path, Oracle(file), "unpacked to f32")
 
 
 def write_greedy(name, path, oracle, weights):
-    prompts = TEXTS["prompts"][name.removesuffix("-f32")]
+    prompts = TEXTS["prompts"][name.removesuffix("-f32").removesuffix("-yarn")]
     rows, tolerance = [greedy(oracle, p) for p in prompts], dict(TOLERANCES[name])
     gaps = {row["name"]: stepwise_gap(oracle, row["ids"]) for row in rows}
     tolerance["why"] += TOLERANCE_ABOUT
     data = head(f"greedy {name} {Path(path).name}", {}, path)
-    data |= {"settings": {"weights": weights} | SETTINGS, "tolerance": tolerance, "stepwise_gap": gaps}
+    metadata = {key: value for key, (value, _) in UNPACKED.get(name, {}).items()}
+    settings = {"weights": weights} | ({"metadata": metadata} if metadata else {}) | SETTINGS
+    data |= {"settings": settings, "tolerance": tolerance, "stepwise_gap": gaps}
     data["about"] = (
         "Per prompt: `ids` as in the tokens file; 64 `steps`, each [id, its logit, runner-up's id, its logit];"
         " `end_at`, the first step at which an end token was chosen, or null; `reply`, the text of the ids before it,"
@@ -286,13 +321,16 @@ def main():
     steps.add_argument("name", choices=TOLERANCES)
     steps.add_argument("model")
     kinds.add_parser("llama2", help="ids of the texts with Llama-2's own vocabulary").add_argument("tokenizer")
+    kinds.add_parser("vicuna", help="ids of whole prompts with that vocabulary").add_argument("tokenizer")
     a = parser.parse_args()
     if a.kind == "tokens":
         make_tokens(a.name, a.model)
     elif a.kind == "greedy":
         make_greedy(a.name, a.model)
-    else:
+    elif a.kind == "llama2":
         make_llama2(a.tokenizer)
+    else:
+        make_vicuna(a.tokenizer)
 
 
 if __name__ == "__main__":

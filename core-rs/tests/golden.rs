@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
-use llamero::formats::gguf::{GgmlType, Gguf};
-use llamero::load::{self, Loaded};
+use llamero::formats::gguf::{GgmlType, Gguf, Value};
+use llamero::load::{Loaded, config, vocab};
 use llamero::model::{Llama, TensorSource};
+use llamero::platform::Source;
 use llamero::tokenizer::Tokenizer;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -73,7 +74,9 @@ fn read(path: &Path) -> Vec<u8> {
 }
 
 fn open(path: &Path) -> Loaded {
-    load::gguf(&read(path), None, &mut |_, _| Ok(())).expect("a model that loads")
+    let checkpoint = Source::new(path).open().expect("a model's files");
+    let plan = checkpoint.plan(None).expect("a plan");
+    checkpoint.load(plan, &mut |_, _| Ok(())).expect("a model that loads")
 }
 
 fn tiny() -> Loaded {
@@ -193,17 +196,37 @@ fn smollm2_greedy_tokens_are_those_of_llama_cpp() {
     }
 }
 
-/// The same weights unpacked to f32 leave only the order of additions to differ: the sharp comparison.
 #[test]
 fn smollm2_in_f32_computes_what_llama_cpp_does() {
     if let Some(path) = smollm2() {
-        let bytes = read(&path);
-        let file = Gguf::parse(&bytes, bytes.len() as u64).expect("a GGUF file");
-        let config = load::config::from_metadata(&file, None).expect("a Llama");
-        let tokenizer = Tokenizer::new(load::vocab::vocab_spec(&file.metadata).expect("a vocabulary"));
-        let model = Llama::new(config, &mut Unpacked(file, bytes), &Device::Cpu).expect("a model");
-        check_greedy(&tokenizer.expect("a tokenizer"), &model, "smollm2-f32.greedy.json");
+        check_unpacked(&path, &[], "smollm2-f32.greedy.json");
     }
+}
+
+/// The metadata is what scripts/golden.py adds, and the golden file says it too.
+#[test]
+fn yarn_computes_what_llama_cpp_does() {
+    let added = [
+        ("type", Value::String("yarn".into())),
+        ("factor", Value::F32(4.0)),
+        ("original_context_length", Value::U32(128)),
+        ("attn_factor", Value::F32(1.25)),
+    ];
+    check_unpacked(&root().join("tests/fixtures/tiny-llama2.gguf"), &added, "tiny-llama2-yarn.greedy.json");
+}
+
+/// The same weights unpacked to f32 leave only the order of additions to differ: the sharp comparison. `scaling` are
+/// keys to add to the file's.
+fn check_unpacked(path: &Path, scaling: &[(&str, Value)], golden: &str) {
+    let bytes = read(path);
+    let mut file = Gguf::parse(&bytes, bytes.len() as u64).expect("a GGUF file");
+    for (key, value) in scaling {
+        file.metadata.insert(format!("llama.rope.scaling.{key}"), value.clone()).expect("a new key");
+    }
+    let config = config::from_metadata(&file, None).expect("a Llama");
+    let tokenizer = Tokenizer::new(vocab::vocab_spec(&file.metadata).expect("a vocabulary"));
+    let model = Llama::new(config, &mut Unpacked(file, bytes), &Device::Cpu).expect("a model");
+    check_greedy(&tokenizer.expect("a tokenizer"), &model, golden);
 }
 
 /// Hands out the tensors of a file unpacked to f32, by candle's own unpacking.
@@ -216,7 +239,7 @@ impl TensorSource for Unpacked {
             GgmlType::F32 => GgmlDType::F32,
             GgmlType::Q4_1 => GgmlDType::Q4_1,
             GgmlType::Q8_0 => GgmlDType::Q8_0,
-            other => panic!("SmolLM2 has no {}", other.name()),
+            other => panic!("neither model has {}", other.name()),
         };
         let data = &self.1[info.offset..info.offset + info.len];
         let stored = QTensor::new(QStorage::from_data(data.into(), &Device::Cpu, dtype)?, info.shape.as_slice())?;

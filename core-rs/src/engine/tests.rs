@@ -78,6 +78,8 @@ fn engine(limits: Limits) -> Engine<Alphabet> {
         add_bos: false,
         add_eos: false,
         add_space_prefix: false,
+        legacy: true,
+        ends: Vec::new(),
     };
     Engine::new(Alphabet, Arc::new(Tokenizer::new(spec).expect("vocabulary")), limits, || 0.0)
 }

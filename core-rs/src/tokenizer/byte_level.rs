@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::merge::{MAX_WORD_LEN, Merge, Merger, chunks};
 use super::pretokenize::PreTokenizer;
 use super::vocab::{TokenType, Vocab};
+use super::{Place, Scheme, Spelling};
 use crate::error::{Error, Result};
 
 #[derive(Debug)]
@@ -27,8 +28,16 @@ impl ByteLevel {
         Ok(Self { pre, merges: index_merges(vocab, merges)?, byte_ids })
     }
 
-    /// Appends the ids of `text`.
-    pub fn encode(&self, vocab: &Vocab, text: &str, merger: &mut Merger, out: &mut Vec<u32>) {
+    fn encode_word(&self, word: &str, merger: &mut Merger, out: &mut Vec<u32>) {
+        merger.clear();
+        word.bytes().for_each(|byte| merger.push(1, self.byte_ids[usize::from(byte)]));
+        merger.run(|left, right| self.merges.get(&(left.id?, right.id?)).copied());
+        out.extend(merger.symbols().filter_map(|symbol| symbol.id));
+    }
+}
+
+impl Scheme for ByteLevel {
+    fn encode(&self, vocab: &Vocab, text: &str, _: Place, merger: &mut Merger, out: &mut Vec<u32>) -> Result<()> {
         let mut spelled = String::new();
         self.pre.split(text, |word| {
             if self.pre.takes_whole_words() {
@@ -42,13 +51,11 @@ impl ByteLevel {
                 self.encode_word(chunk, merger, out);
             }
         });
+        Ok(())
     }
 
-    fn encode_word(&self, word: &str, merger: &mut Merger, out: &mut Vec<u32>) {
-        merger.clear();
-        word.bytes().for_each(|byte| merger.push(1, self.byte_ids[usize::from(byte)]));
-        merger.run(|left, right| self.merges.get(&(left.id?, right.id?)).copied());
-        out.extend(merger.symbols().filter_map(|symbol| symbol.id));
+    fn spelling(&self) -> Spelling {
+        Spelling::Bytes
     }
 }
 

@@ -84,15 +84,15 @@ impl Merger {
     }
 
     /// Joins pairs for which `lookup` knows a merge, best first.
-    pub fn run(&mut self, lookup: impl Fn(&Symbol, &Symbol) -> Option<Merge>) {
+    pub fn run(&mut self, mut lookup: impl FnMut(&Symbol, &Symbol) -> Option<Merge>) {
         for right in 1..self.symbols.len() as u32 {
-            self.offer(right - 1, right, &lookup);
+            self.offer(right - 1, right, &mut lookup);
         }
         while let Some(Reverse(pair)) = self.heap.pop() {
             if self.is_current(&pair) {
                 let (prev, next) = self.join(&pair);
-                self.offer(prev, pair.left, &lookup);
-                self.offer(pair.left, next, &lookup);
+                self.offer(prev, pair.left, &mut lookup);
+                self.offer(pair.left, next, &mut lookup);
             }
         }
     }
@@ -108,7 +108,7 @@ impl Merger {
         left.len > 0 && right.len > 0 && left.len + right.len == pair.len
     }
 
-    fn offer(&mut self, left: u32, right: u32, lookup: &impl Fn(&Symbol, &Symbol) -> Option<Merge>) {
+    fn offer(&mut self, left: u32, right: u32, lookup: &mut impl FnMut(&Symbol, &Symbol) -> Option<Merge>) {
         if left == NONE || right == NONE {
             return;
         }

@@ -1,44 +1,84 @@
-//! Text to token ids and back, for both kinds of vocabulary that Llama-family files carry.
+//! Text to token ids and back. Special tokens and the pieces of a vocabulary are handled here, whatever it is; what
+//! becomes of the text between special tokens is the matter of a `Scheme`.
 //!
-//! The reference for ids is llama.cpp with special tokens parsed. Absent: file formats (see `load`), chat roles and
-//! templates, tensors.
+//! The reference for ids of GGUF vocabularies is llama.cpp with special tokens parsed, for SentencePiece files
+//! sentencepiece itself. Absent: file formats (see `load` and `checkpoint`), chat roles and templates, tensors.
 
 mod byte_level;
 mod merge;
 mod pretokenize;
+pub mod sentencepiece;
 mod special;
 mod spm;
 mod stream;
+mod trie;
 mod vocab;
 
-pub use merge::MAX_WORD_LEN;
+pub use merge::{MAX_WORD_LEN, Merger, chunks};
 pub use pretokenize::PreTokenizer;
 pub use stream::StreamDecoder;
-pub use vocab::{MAX_PIECE_LEN, MAX_PIECES, TokenType, VocabKind, VocabSpec};
+pub use vocab::{MAX_PIECE_LEN, MAX_PIECES, TokenType, Vocab, VocabKind, VocabSpec, is_end_text};
+
+use std::fmt::Debug;
 
 use byte_level::ByteLevel;
-use merge::Merger;
 use special::Specials;
-use spm::{SPACE, SentencePiece};
-use vocab::Vocab;
+use spm::{Llama, SPACE};
 
 use crate::error::{Error, Result};
 
 /// Most bytes of text in one call of `encode`: far beyond any context, and a bound on memory and positions.
 pub const MAX_TEXT_LEN: usize = 64 << 20;
 
+/// How text without special tokens becomes ids.
+///
+/// GGUF has two schemes, which `Tokenizer::new` builds; whoever reads other files brings others, so that a build that
+/// reads none does not carry them.
+pub trait Scheme: Debug + Send + Sync {
+    /// Appends the ids of `text`, which is not empty and stands at the very start or after a special token.
+    ///
+    /// # Errors
+    /// `invalid_request` for text that is beyond a limit.
+    fn encode(&self, vocab: &Vocab, text: &str, place: Place, merger: &mut Merger, out: &mut Vec<u32>) -> Result<()>;
+
+    /// How pieces spell text.
+    fn spelling(&self) -> Spelling;
+
+    /// Whether encoding puts a space in front of texts, which decoding has to drop again.
+    fn has_space_prefix(&self) -> bool {
+        false
+    }
+
+    /// Whether this user-defined piece is found by the scheme; then it is not cut out of the text before.
+    fn finds(&self, _id: u32) -> bool {
+        false
+    }
+}
+
+/// Where a stretch of text stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Nothing is in front of it.
+    Start,
+    /// A special token is in front of it.
+    AfterSpecial,
+}
+
+/// How the pieces of a vocabulary spell text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// As it is, with `▁` for a space.
+    Spaces,
+    /// A stand-in character for each byte.
+    Bytes,
+}
+
 /// A vocabulary ready to encode and decode. Immutable, so one serves all conversations.
 #[derive(Debug)]
 pub struct Tokenizer {
     vocab: Vocab,
-    scheme: Scheme,
+    scheme: Box<dyn Scheme>,
     specials: Specials,
-}
-
-#[derive(Debug)]
-enum Scheme {
-    SentencePiece(SentencePiece),
-    ByteLevel(ByteLevel),
 }
 
 /// A stretch of the text to encode.
@@ -48,25 +88,40 @@ enum Fragment {
 }
 
 impl Tokenizer {
-    /// Checks and indexes a vocabulary.
+    /// Checks and indexes a vocabulary that is encoded by the rules of GGUF.
     ///
     /// # Errors
     /// `invalid_format` when lists differ in length, ids are out of range, pieces repeat or merges name no pieces;
     /// `unsupported` for a pre-tokenizer we do not know.
-    pub fn new(mut spec: VocabSpec) -> Result<Self> {
-        Self::build(&mut spec).map_err(|e| e.context("reading vocabulary"))
+    pub fn new(spec: VocabSpec) -> Result<Self> {
+        Self::with_scheme(spec, |vocab, spec| {
+            Ok(match spec.kind {
+                VocabKind::SentencePiece => Box::new(Llama::new(vocab, spec)?),
+                VocabKind::ByteLevel => Box::new(ByteLevel::new(vocab, &spec.pre, &spec.merges)?),
+            })
+        })
     }
 
-    fn build(spec: &mut VocabSpec) -> Result<Self> {
+    /// Checks and indexes a vocabulary that is encoded by the rules that `scheme` makes for it. The pieces and types of
+    /// the description have moved into the vocabulary by then.
+    ///
+    /// # Errors
+    /// As `new`, and whatever `scheme` returns.
+    pub fn with_scheme(
+        mut spec: VocabSpec,
+        scheme: impl FnOnce(&Vocab, &VocabSpec) -> Result<Box<dyn Scheme>>,
+    ) -> Result<Self> {
+        Self::build(&mut spec, scheme).map_err(|e| e.context("reading vocabulary"))
+    }
+
+    fn build(spec: &mut VocabSpec, scheme: impl FnOnce(&Vocab, &VocabSpec) -> Result<Box<dyn Scheme>>) -> Result<Self> {
         let vocab = Vocab::new(spec)?;
-        // Byte pieces are checked for both kinds: decoding relies on their spelling.
+        // Byte pieces are checked for every kind: decoding relies on their spelling.
         vocab.byte_ids()?;
-        let scheme = match spec.kind {
-            VocabKind::SentencePiece => Scheme::SentencePiece(SentencePiece::new(&vocab, &spec.scores)?),
-            VocabKind::ByteLevel => Scheme::ByteLevel(ByteLevel::new(&vocab, &spec.pre, &spec.merges)?),
-        };
-        let specials = Specials::new(vocab.iter().filter(|(.., t)| t.is_special()).map(|(id, piece, _)| (id, piece)));
-        Ok(Self { vocab, scheme, specials })
+        let scheme = scheme(&vocab, spec)?;
+        let is_special = |id, t: TokenType| t.is_special() && !(t == TokenType::UserDefined && scheme.finds(id));
+        let specials = vocab.iter().filter(|&(id, _, t)| is_special(id, t)).map(|(id, piece, _)| (id, piece));
+        Ok(Self { specials: Specials::new(specials), vocab, scheme })
     }
 
     /// The ids of the joined `parts`, with begin and end tokens if the vocabulary adds them.
@@ -86,11 +141,14 @@ impl Tokenizer {
         let mut out = Vec::new();
         out.extend(self.vocab.bos.filter(|_| self.vocab.add_bos));
         let mut merger = Merger::default();
+        let mut place = Place::Start;
         for fragment in self.fragments(parts) {
             match fragment {
                 Fragment::Special(id) => out.push(id),
-                Fragment::Text(text) => self.encode_text(text, &mut merger, &mut out),
+                // Fragments of text never touch, so each follows the start or a special token.
+                Fragment::Text(text) => self.scheme.encode(&self.vocab, &text, place, &mut merger, &mut out)?,
             }
+            place = Place::AfterSpecial;
         }
         out.extend(self.vocab.eos.filter(|_| self.vocab.add_eos));
         Ok(out)
@@ -105,13 +163,13 @@ impl Tokenizer {
         for &id in ids {
             self.push_bytes(id, &mut bytes)?;
         }
-        let start = usize::from(self.has_space_prefix() && bytes.first() == Some(&b' '));
+        let start = usize::from(self.scheme.has_space_prefix() && bytes.first() == Some(&b' '));
         Ok(String::from_utf8_lossy(&bytes[start..]).into_owned())
     }
 
     /// A decoder for ids that come one by one.
     pub fn decoder(&self) -> StreamDecoder {
-        StreamDecoder::new(self.has_space_prefix())
+        StreamDecoder::new(self.scheme.has_space_prefix())
     }
 
     /// Whether this id ends generation.
@@ -136,8 +194,9 @@ impl Tokenizer {
 
     /// The texts that `encode` recognises as a whole, in the order of their ids.
     pub fn special_texts(&self) -> Vec<String> {
-        let specials = self.vocab.iter().filter(|(_, piece, t)| t.is_special() && !piece.is_empty());
-        specials.map(|(_, piece, _)| piece.to_owned()).collect()
+        let mut specials: Vec<_> = self.specials.iter().collect();
+        specials.sort_unstable();
+        specials.into_iter().map(|(_, text)| text.to_owned()).collect()
     }
 
     /// The number of ids.
@@ -149,11 +208,6 @@ impl Tokenizer {
     /// Whether `encode` begins with `bos`.
     pub fn adds_bos(&self) -> bool {
         self.vocab.add_bos
-    }
-
-    /// Whether encoding puts a space in front of texts, which decoding has to drop again.
-    fn has_space_prefix(&self) -> bool {
-        matches!(self.scheme, Scheme::SentencePiece(_)) && self.vocab.add_space_prefix
     }
 
     /// Special tokens and the text between them, joined across parts.
@@ -172,18 +226,6 @@ impl Tokenizer {
         out
     }
 
-    fn encode_text(&self, text: String, merger: &mut Merger, out: &mut Vec<u32>) {
-        match &self.scheme {
-            Scheme::ByteLevel(scheme) => scheme.encode(&self.vocab, &text, merger, out),
-            Scheme::SentencePiece(scheme) => {
-                // Fragments of text never touch, so each follows the start or a special token.
-                let prefix = if self.has_space_prefix() { SPACE } else { "" };
-                let text = [prefix, &text.replace(' ', SPACE)].concat();
-                scheme.encode(&self.vocab, &text, merger, out);
-            }
-        }
-    }
-
     /// Appends the bytes an id stands for.
     fn push_bytes(&self, id: u32, out: &mut Vec<u8>) -> Result<()> {
         let Some((piece, token_type)) = self.vocab.get(id) else {
@@ -194,9 +236,9 @@ impl Tokenizer {
             TokenType::Control | TokenType::Unknown | TokenType::Unused | TokenType::Undefined => {}
             TokenType::UserDefined => out.extend(piece.bytes()),
             TokenType::Byte => out.extend(vocab::parse_byte(piece)),
-            TokenType::Normal => match self.scheme {
-                Scheme::SentencePiece(_) => out.extend(piece.replace(SPACE, " ").bytes()),
-                Scheme::ByteLevel(_) => piece.chars().for_each(|c| match byte_level::byte_of(c) {
+            TokenType::Normal => match self.scheme.spelling() {
+                Spelling::Spaces => out.extend(piece.replace(SPACE, " ").bytes()),
+                Spelling::Bytes => piece.chars().for_each(|c| match byte_level::byte_of(c) {
                     Some(byte) => out.push(byte),
                     None => out.extend(c.encode_utf8(&mut [0; 4]).bytes()),
                 }),

@@ -54,6 +54,11 @@ impl PreTokenizer {
         })
     }
 
+    /// The name that files give it, the most usual where there are several.
+    pub fn name(self) -> Option<&'static str> {
+        NAMES.iter().find(|(_, pre)| *pre == self).map(|(name, _)| *name)
+    }
+
     /// Whether a word that is a piece as it stands is taken without merging.
     pub const fn takes_whole_words(self) -> bool {
         matches!(self, Self::Llama3)

@@ -28,6 +28,11 @@ impl Specials {
         Self { sorted, is_first }
     }
 
+    /// Ids and texts, sorted by text.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.sorted.iter().map(|(text, id)| (*id, &**text))
+    }
+
     /// The specials in `text`, apart from each other and in order.
     pub fn find(&self, text: &str) -> Vec<(Range<usize>, u32)> {
         let bytes = text.as_bytes();

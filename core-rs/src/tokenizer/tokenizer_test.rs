@@ -46,6 +46,8 @@ fn sentencepiece_spec() -> VocabSpec {
         add_bos: true,
         add_eos: false,
         add_space_prefix: true,
+        legacy: true,
+        ends: Vec::new(),
     }
 }
 
@@ -72,6 +74,8 @@ fn byte_level_spec() -> VocabSpec {
         add_bos: false,
         add_eos: false,
         add_space_prefix: false,
+        legacy: true,
+        ends: Vec::new(),
     }
 }
 

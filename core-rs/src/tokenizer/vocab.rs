@@ -44,6 +44,11 @@ const END_TEXTS: &[&str] = &[
     "<|file_sep|>",
 ];
 
+/// Whether a piece with this text ends generation whatever its file calls it.
+pub fn is_end_text(text: &str) -> bool {
+    END_TEXTS.contains(&text)
+}
+
 /// How text becomes pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VocabKind {
@@ -57,19 +62,19 @@ pub enum VocabKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenType {
     /// No meaning (0).
-    Undefined,
+    Undefined = 0,
     /// A run of text (1).
-    Normal,
+    Normal = 1,
     /// Stands for text that no piece covers (2).
-    Unknown,
+    Unknown = 2,
     /// Steers the model and is no text: begin, end, roles (3).
-    Control,
+    Control = 3,
     /// Text that is matched before any other encoding (4).
-    UserDefined,
+    UserDefined = 4,
     /// A place held free (5).
-    Unused,
+    Unused = 5,
     /// One byte, spelled `<0xXX>` (6).
-    Byte,
+    Byte = 6,
 }
 
 impl TokenType {
@@ -85,6 +90,11 @@ impl TokenType {
             6 => Self::Byte,
             _ => return None,
         })
+    }
+
+    /// The number of this type.
+    pub const fn code(self) -> i32 {
+        self as i32
     }
 
     /// Whether the text of such a piece is matched as a whole before other encoding.
@@ -122,29 +132,32 @@ pub struct VocabSpec {
     pub add_bos: bool,
     /// Whether encoding ends with `eos`.
     pub add_eos: bool,
-    /// Whether a `SentencePiece` text gets a space in front at the start and after special tokens.
+    /// Whether a `SentencePiece` text gets a space in front.
     pub add_space_prefix: bool,
+    /// Whether text after a special token gets that space too, as in llama.cpp; otherwise only the very start does.
+    pub legacy: bool,
+    /// Ids that end generation besides `eos`, `eot` and `eom`.
+    pub ends: Vec<u32>,
 }
 
 /// Checked pieces: every id stored here is below `len`.
 #[derive(Debug)]
-pub(super) struct Vocab {
+pub struct Vocab {
     pieces: Vec<String>,
     types: Vec<TokenType>,
     by_text: HashMap<String, u32>,
     /// Ids in ascending order.
     ends: Vec<u32>,
-    pub bos: Option<u32>,
-    pub eos: Option<u32>,
-    pub unk: Option<u32>,
-    pub add_bos: bool,
-    pub add_eos: bool,
-    pub add_space_prefix: bool,
+    pub(super) bos: Option<u32>,
+    pub(super) eos: Option<u32>,
+    pub(super) unk: Option<u32>,
+    pub(super) add_bos: bool,
+    pub(super) add_eos: bool,
 }
 
 impl Vocab {
-    /// Takes the pieces out of `spec` and checks what both kinds share.
-    pub fn new(spec: &mut VocabSpec) -> Result<Self> {
+    /// Takes the pieces out of `spec` and checks what all kinds share.
+    pub(super) fn new(spec: &mut VocabSpec) -> Result<Self> {
         check_lengths(spec)?;
         check_ids(spec)?;
         let pieces = std::mem::take(&mut spec.pieces);
@@ -162,24 +175,25 @@ impl Vocab {
             unk: spec.unk,
             add_bos: spec.add_bos,
             add_eos: spec.add_eos,
-            add_space_prefix: spec.add_space_prefix,
         })
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.pieces.len()
     }
 
+    /// The piece of an id, and its type.
     pub fn get(&self, id: u32) -> Option<(&str, TokenType)> {
         let i = id as usize;
         Some((self.pieces.get(i)?, self.types[i]))
     }
 
+    /// The id of a piece.
     pub fn id(&self, text: &str) -> Option<u32> {
         self.by_text.get(text).copied()
     }
 
-    pub fn is_end(&self, id: u32) -> bool {
+    pub(super) fn is_end(&self, id: u32) -> bool {
         self.ends.binary_search(&id).is_ok()
     }
 
@@ -189,7 +203,7 @@ impl Vocab {
     }
 
     /// The ids of the byte pieces by byte; a spelling in lower case counts too, the first of two wins.
-    pub fn byte_ids(&self) -> Result<[Option<u32>; 256]> {
+    pub(super) fn byte_ids(&self) -> Result<[Option<u32>; 256]> {
         let mut ids = [None; 256];
         for (id, piece, _) in self.iter().filter(|&(_, _, t)| t == TokenType::Byte) {
             let byte = parse_byte(piece).ok_or_else(|| {
@@ -242,6 +256,9 @@ fn check_ids(spec: &VocabSpec) -> Result<()> {
             return Err(Error::invalid_format(format!("expected the {what} id below {n}, got {id}")));
         }
     }
+    if let Some(id) = spec.ends.iter().find(|&&id| id as usize >= n) {
+        return Err(Error::invalid_format(format!("expected ids that end generation below {n}, got {id}")));
+    }
     for (what, is_added, id) in [("bos", spec.add_bos, spec.bos), ("eos", spec.add_eos, spec.eos)] {
         if is_added && id.is_none() {
             return Err(Error::invalid_format(format!("expected the {what} id, since texts get one, got none")));
@@ -267,7 +284,7 @@ fn find_ends(spec: &VocabSpec, by_text: &HashMap<String, u32>, types: &mut [Toke
     for &id in &ends {
         types[id as usize] = TokenType::Control;
     }
-    ends.extend([spec.eos, spec.eot, spec.eom].into_iter().flatten());
+    ends.extend([spec.eos, spec.eot, spec.eom].into_iter().flatten().chain(spec.ends.iter().copied()));
     ends.sort_unstable();
     ends.dedup();
     ends
