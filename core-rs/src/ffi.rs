@@ -10,6 +10,8 @@
 //! r = llamero_submit(id, json)          returns at once; the reply's records carry r
 //! llamero_cancel(id, r)                 returns at once; a done record follows
 //! llamero_close(id)                     joins the thread; a waiting llamero_wait returns `closed`
+//!
+//! id = llamero_start(json)              work with files (describe, convert): the same wait, describe for the result, close
 //! ```
 //!
 //! Every function returns a number; a negative one is `ErrorKind::code`, and `llamero_last_error` has the sentence.
@@ -24,12 +26,12 @@ use std::time::Duration;
 
 use crate::engine::Request;
 use crate::error::{Error, ErrorKind, Result};
-use crate::platform::{Host, HostConfig, panic_text};
-use crate::records;
+use crate::platform::{Host, HostConfig, Task, TaskConfig, panic_text};
+use crate::records::{self, HostEvent};
 
 /// Raised with every change of a signature, a record layout or a meaning.
-pub const ABI_VERSION: u32 = 1;
-/// Most engines open at once in one process.
+pub const ABI_VERSION: u32 = 2;
+/// Most engines and tasks open at once in one process.
 pub const MAX_ENGINES: usize = 64;
 /// Smallest buffer that `llamero_wait` accepts: every record fits.
 pub const MIN_WAIT_BUFFER: usize = 64 << 10;
@@ -39,9 +41,16 @@ static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
 #[derive(Default)]
 struct Registry {
     last_id: i32,
-    engines: HashMap<i32, Arc<Host>>,
+    open: HashMap<i32, Open>,
     /// The sentence of the last failed call by engine; 0 is for calls that have no engine.
     errors: HashMap<i32, String>,
+}
+
+/// What an id stands for.
+#[derive(Clone)]
+enum Open {
+    Engine(Arc<Host>),
+    Task(Arc<Task>),
 }
 
 impl Registry {
@@ -49,9 +58,32 @@ impl Registry {
         REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn host(id: i32) -> Result<Arc<Host>> {
-        let found = Self::lock().engines.get(&id).cloned();
+    fn find(id: i32) -> Result<Open> {
+        let found = Self::lock().open.get(&id).cloned();
         found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("expected an open engine, got the id {id}")))
+    }
+
+    fn host(id: i32) -> Result<Arc<Host>> {
+        match Self::find(id)? {
+            Open::Engine(host) => Ok(host),
+            Open::Task(_) => {
+                Err(Error::new(ErrorKind::NotFound, format!("expected an engine, got the id {id} of a task")))
+            }
+        }
+    }
+
+    /// Makes something and gives it an id.
+    fn open(make: impl FnOnce() -> Result<Open>) -> Result<usize> {
+        if Self::lock().open.len() >= MAX_ENGINES {
+            let message = format!("at most {MAX_ENGINES} engines and tasks may be open, close one first");
+            return Err(Error::new(ErrorKind::Overloaded, message));
+        }
+        let made = make()?;
+        let mut registry = Self::lock();
+        registry.last_id += 1;
+        let id = registry.last_id;
+        registry.open.insert(id, made);
+        Ok(id as usize)
     }
 }
 
@@ -63,7 +95,7 @@ fn export(engine: i32, body: impl FnOnce() -> Result<usize>) -> i32 {
     outcome.unwrap_or_else(|error| {
         let mut registry = Registry::lock();
         // Ids that were never given out must not grow the table.
-        let slot = if registry.engines.contains_key(&engine) { engine } else { 0 };
+        let slot = if registry.open.contains_key(&engine) { engine } else { 0 };
         registry.errors.insert(slot, error.to_string());
         error.kind().code()
     })
@@ -115,16 +147,22 @@ pub unsafe extern "C" fn llamero_open(config: *const u8, len: usize) -> i32 {
         // SAFETY: the caller's promise.
         let json = unsafe { input(config, len) }?;
         let config: HostConfig = from_json("an engine configuration", json)?;
-        if Registry::lock().engines.len() >= MAX_ENGINES {
-            let message = format!("at most {MAX_ENGINES} engines may be open, close one first");
-            return Err(Error::new(ErrorKind::Overloaded, message));
-        }
-        let host = Arc::new(Host::open(config)?);
-        let mut registry = Registry::lock();
-        registry.last_id += 1;
-        let id = registry.last_id;
-        registry.engines.insert(id, host);
-        Ok(id as usize)
+        Registry::open(|| Ok(Open::Engine(Arc::new(Host::open(config)?))))
+    })
+}
+
+/// Begin work with files; returns an id above 0 at once. The work is `TaskConfig` in JSON; its progress and end come out
+/// of `llamero_wait`, its result out of `llamero_describe`.
+///
+/// # Safety
+/// `config` must be valid for reads of `len` bytes during the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llamero_start(config: *const u8, len: usize) -> i32 {
+    export(0, || {
+        // SAFETY: the caller's promise.
+        let json = unsafe { input(config, len) }?;
+        let config: TaskConfig = from_json("a task", json)?;
+        Registry::open(|| Ok(Open::Task(Arc::new(Task::start(config)?))))
     })
 }
 
@@ -140,24 +178,30 @@ pub unsafe extern "C" fn llamero_wait(engine: i32, out: *mut u8, capacity: usize
             return Err(Error::invalid_request(message));
         }
         let mut bytes = Vec::new();
-        Registry::host(engine)?.drain(Duration::from_millis(timeout_ms.into()), &mut |event| {
-            records::append(event, &mut bytes, capacity)
-        })?;
+        let timeout = Duration::from_millis(timeout_ms.into());
+        let take = &mut |event: &HostEvent| records::append(event, &mut bytes, capacity);
+        match Registry::find(engine)? {
+            Open::Engine(host) => host.drain(timeout, take)?,
+            Open::Task(task) => task.drain(timeout, take)?,
+        }
         // SAFETY: the caller's promise.
         unsafe { output(&bytes, out, capacity) }
     })
 }
 
-/// The description of the loaded model as JSON (`ModelInfo`).
+/// The description of the loaded model as JSON (`ModelInfo`), or the result of a task.
 ///
 /// # Safety
 /// `out` must be valid for writes of `capacity` bytes during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llamero_describe(engine: i32, out: *mut u8, capacity: usize) -> i32 {
     export(engine, || {
-        let info = Registry::host(engine)?.info()?;
+        let description = match Registry::find(engine)? {
+            Open::Engine(host) => records::json(&*host.info()?),
+            Open::Task(task) => task.result()?,
+        };
         // SAFETY: the caller's promise.
-        unsafe { output(records::json(&*info).as_bytes(), out, capacity) }
+        unsafe { output(description.as_bytes(), out, capacity) }
     })
 }
 
@@ -257,14 +301,16 @@ pub unsafe extern "C" fn llamero_last_error(engine: i32, out: *mut u8, capacity:
 #[unsafe(no_mangle)]
 pub extern "C" fn llamero_close(engine: i32) -> i32 {
     export(engine, || {
-        let host = {
+        let open = {
             let mut registry = Registry::lock();
             registry.errors.remove(&engine);
-            registry.engines.remove(&engine)
+            registry.open.remove(&engine)
         };
         // Outside the lock: joining the thread takes as long as the piece of work it is at.
-        if let Some(host) = host {
-            host.close();
+        match open {
+            Some(Open::Engine(host)) => host.close(),
+            Some(Open::Task(task)) => task.close(),
+            None => {}
         }
         Ok(0)
     })

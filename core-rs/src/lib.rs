@@ -10,9 +10,18 @@ pub mod kernels;
 pub mod load;
 pub mod model;
 pub mod platform;
+pub mod quantize;
 pub mod records;
 pub mod sampling;
 pub mod tokenizer;
+
+// What the edge does without: files of other formats, and conversion.
+#[cfg(not(target_family = "wasm"))]
+pub mod checkpoint;
+#[cfg(not(target_family = "wasm"))]
+pub mod convert;
+#[cfg(not(target_family = "wasm"))]
+pub mod inspect;
 
 // One border per machine: symbols that a linker finds, or JavaScript glue.
 #[cfg(not(target_family = "wasm"))]

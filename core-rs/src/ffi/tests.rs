@@ -139,15 +139,15 @@ fn loading_failures_are_events() {
         (r#"{"path":"/nonexistent.gguf"}"#.to_string(), "io", "/nonexistent.gguf"),
         (
             serde_json::json!({ "path": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml") }).to_string(),
-            "invalid_format",
-            "GGUF",
+            "unsupported",
+            "*.gguf",
         ),
     ] {
         let engine = open(&config);
         let records = until(engine, |record| record.kind == 3);
         let text = String::from_utf8_lossy(&records.last().expect("failed").payload).into_owned();
         assert!(text.contains(kind) && text.contains(word), "{text}");
-        assert_eq!(submit(engine, r#"{"prompt":["a"]}"#), if kind == "io" { -1 } else { -2 });
+        assert_eq!(submit(engine, r#"{"prompt":["a"]}"#), if kind == "io" { -1 } else { -3 });
         llamero_close(engine);
     }
     assert_eq!(open(r#"{"path":"x","max_running":0}"#), ErrorKind::InvalidRequest.code());

@@ -15,6 +15,8 @@ pub(crate) use native::host::panic_text;
 #[cfg(not(target_family = "wasm"))]
 pub use native::host::{Host, HostConfig};
 #[cfg(not(target_family = "wasm"))]
+pub use native::task::{Source, Task, TaskConfig};
+#[cfg(not(target_family = "wasm"))]
 pub use native::{MappedFile, monotonic_ms, random_seed};
 pub use stepped::{Stepped, SteppedConfig};
 #[cfg(target_family = "wasm")]

@@ -94,7 +94,7 @@ impl Stepped {
             let unfinished = Phase::Failed(Error::internal("loading was left unfinished"));
             let Phase::Loading(stream) = std::mem::replace(&mut self.phase, unfinished) else { return self.info() };
             let loaded = stream.finish().map_err(|error| self.fail(error))?;
-            let tokenizer = Arc::new(loaded.tokenizer);
+            let tokenizer = loaded.tokenizer;
             let engine = Engine::new(loaded.model, tokenizer.clone(), self.limits, monotonic_ms);
             self.phase = Phase::Ready(Box::new(Ready { engine, info: Arc::new(loaded.info), tokenizer }));
             self.events.push(HostEvent::Ready);

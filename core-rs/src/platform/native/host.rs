@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{MappedFile, monotonic_ms, random_seed};
+use super::task::Source;
+use super::{machine, monotonic_ms, random_seed};
 use crate::engine::{Engine, Event, Limits, Request, RequestId};
 use crate::error::{Error, ErrorKind, Result};
+use crate::inspect;
 use crate::kernels;
-use crate::load::{self, ModelInfo};
+use crate::load::ModelInfo;
 use crate::model::Llama;
 use crate::records::{HostEvent, Stats};
 use crate::tokenizer::Tokenizer;
@@ -28,8 +30,11 @@ pub const MAX_PENDING_EVENTS: usize = 256;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostConfig {
-    /// The GGUF file.
+    /// A model's folder, or one of its files.
     pub path: PathBuf,
+    /// Folders of adapters to merge into its weights, in order.
+    #[serde(default)]
+    pub lora: Vec<PathBuf>,
     /// Use less context than the model allows.
     pub context_length: Option<usize>,
     /// Conversations that take turns; see `Limits`.
@@ -266,19 +271,25 @@ impl Shared {
     }
 
     fn load(&self, config: &HostConfig, limits: Limits) -> Result<Engine<Llama>> {
-        let file = MappedFile::open(&config.path)?;
-        let loaded = load::gguf(&file, config.context_length, &mut |done, total| {
-            let mut state = self.lock();
-            state.push_event(HostEvent::Loading { done, total });
-            self.events.notify_all();
-            if matches!(state.phase, Phase::Closed) { Err(closed()) } else { Ok(()) }
-        })
-        .map_err(|e| e.context(format!("cannot load {}", config.path.display())))?;
+        let path = &config.path;
+        let cannot = |e: Error| e.context(format!("cannot load {}", path.display()));
+        let source = Source { path: path.clone(), base: None, lora: config.lora.clone() };
+        let checkpoint = source.open().map_err(|e| e.context("cannot load"))?;
+        let plan = checkpoint.plan(config.context_length).map_err(cannot)?;
+        inspect::check(&checkpoint, plan.config(), machine::memory()).map_err(cannot)?;
+        let loaded = checkpoint
+            .load(plan, &mut |done, total| {
+                let mut state = self.lock();
+                state.push_event(HostEvent::Loading { done, total });
+                self.events.notify_all();
+                if matches!(state.phase, Phase::Closed) { Err(closed()) } else { Ok(()) }
+            })
+            .map_err(cannot)?;
         let mut info = loaded.info;
         if info.name.is_empty() {
             info.name = config.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         }
-        let tokenizer = Arc::new(loaded.tokenizer);
+        let tokenizer = loaded.tokenizer;
         let mut state = self.lock();
         if matches!(state.phase, Phase::Closed) {
             return Err(closed());
@@ -335,7 +346,7 @@ impl Shared {
     }
 }
 
-fn closed() -> Error {
+pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the engine is closed")
 }
 

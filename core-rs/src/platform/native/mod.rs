@@ -1,6 +1,10 @@
 //! The native side: operating-system clock, seeds, memory-mapped files and threads.
 
+mod content;
+mod disk;
 pub mod host;
+mod machine;
+pub mod task;
 
 use std::collections::hash_map::RandomState;
 use std::fs::File;
@@ -47,6 +51,12 @@ impl MappedFile {
         // short while it is open would fault, which is the price of mapping that every peer pays as well.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| fail(e.to_string()))?;
         Ok(Self(map))
+    }
+}
+
+impl AsRef<[u8]> for MappedFile {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 

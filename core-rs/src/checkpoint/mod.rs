@@ -1,0 +1,214 @@
+//! Files of any format as one thing: the header that a GGUF file of the same model would have, and the rows of its
+//! tensors. Loading, converting, describing and merging all work on that.
+//!
+//! Nothing is read before it is needed: a checkpoint holds places in mapped files, and rows are turned, reordered and
+//! added up as they are asked for. Absent: the file system (see [`Folder`]), writing, inference.
+
+mod add;
+mod folder;
+mod hugging_face;
+mod layout;
+mod names;
+mod publish;
+mod rows;
+mod settings;
+pub mod vocab;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::quantized::QTensor;
+
+pub use self::add::{apply_delta, merge_lora};
+pub use self::folder::{Bytes, Folder, Format};
+use self::folder::{WeightFiles, weight_files};
+pub use self::rows::Rows;
+use self::rows::Source;
+pub(crate) use self::rows::{gguf_row, row_shape};
+
+use crate::error::Result;
+use crate::formats::gguf::{self, Gguf, TensorInfo};
+use crate::load::{self, Loaded, Plan, Progress};
+use crate::model::TensorSource;
+use crate::tokenizer::Tokenizer;
+
+/// Bytes of weights between two reports of progress: some milliseconds of copying.
+const PIECE_BYTES: usize = 16 << 20;
+
+/// A model on disk.
+pub struct Checkpoint {
+    head: Gguf,
+    /// By the index of the tensor in `head`.
+    sources: Vec<Source>,
+    files: Vec<Bytes>,
+    tokenizer: Arc<Tokenizer>,
+    origin: Origin,
+    /// Files beside the weights, for formats that have some.
+    companions: Vec<(String, Vec<u8>)>,
+}
+
+/// Where a checkpoint came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Origin {
+    /// How its weights are stored.
+    pub format: Format,
+    /// The files of the weights and their bytes.
+    pub files: Vec<(String, u64)>,
+    /// How its linear weights lie and why that is believed, for formats that leave it open.
+    pub layout: Option<String>,
+    /// Tensors that were left out because text needs them not.
+    pub ignored: usize,
+    /// What the vocabulary was read from.
+    pub vocabulary: &'static str,
+    /// Why a GGUF file cannot carry the vocabulary, if so.
+    pub not_portable: Option<String>,
+    /// What else was noticed, as sentences.
+    pub notes: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Reads the headers of the checkpoint in `folder`; `file` names one of its files when there are several.
+    ///
+    /// # Errors
+    /// `io` for files that are missing, `invalid_format` for bytes that break their format or do not fit together,
+    /// `unsupported` for a family or a way of storing that is not implemented.
+    pub fn open(folder: &dyn Folder, file: Option<&str>) -> Result<Self> {
+        let found = weight_files(folder, file)?;
+        match found.format {
+            Format::Gguf => Self::open_gguf(folder, found),
+            _ => hugging_face::open(folder, found),
+        }
+    }
+
+    fn open_gguf(folder: &dyn Folder, found: WeightFiles) -> Result<Self> {
+        let files = open_all(folder, &found.names)?;
+        let parse = |(file, name): (&Bytes, &String)| {
+            let bytes = (**file).as_ref();
+            Gguf::parse(bytes, bytes.len() as u64).map_err(|e| e.context(name))
+        };
+        let parts = files.iter().zip(&found.names).map(parse).collect::<Result<Vec<_>>>()?;
+        let gguf::Joined { metadata, tensors } = gguf::join_splits(parts)?;
+        let source =
+            |(file, info): &(usize, TensorInfo)| Source::Blocks { file: *file, start: info.offset, len: info.len };
+        let sources = tensors.iter().map(source).collect();
+        let head = Gguf::new(metadata, tensors.into_iter().map(|(_, info)| info).collect())?;
+        let tokenizer = Arc::new(Tokenizer::new(load::vocab::vocab_spec(&head.metadata)?)?);
+        let origin = Origin::new(&found, &files);
+        Ok(Self { head, sources, files, tokenizer, origin, companions: Vec::new() })
+    }
+
+    /// Metadata and tensors as a GGUF file has them; the places of tensors mean nothing.
+    pub fn head(&self) -> &Gguf {
+        &self.head
+    }
+
+    /// The vocabulary.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Where it came from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Opens the tensor with this index in [`Checkpoint::head`] for reading.
+    ///
+    /// # Errors
+    /// `invalid_format` when its pieces do not come to its bytes.
+    pub fn rows(&self, tensor: usize) -> Result<Rows<'_>> {
+        self.sources[tensor].open(&self.head.tensors[tensor], &self.bytes())
+    }
+
+    fn bytes(&self) -> Vec<&[u8]> {
+        self.files.iter().map(|file| (**file).as_ref()).collect()
+    }
+
+    /// What loading would make of it, without a weight being read.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn plan(&self, context_length: Option<usize>) -> Result<Plan> {
+        Plan::new(&self.head, self.tokenizer.clone(), context_length)
+    }
+
+    /// Bytes of all weights as loading keeps them.
+    pub fn weight_bytes(&self) -> u64 {
+        self.head.tensors.iter().map(|info| info.len as u64).sum()
+    }
+
+    /// Reads the weights of `plan` into memory, each to its final place at once.
+    ///
+    /// # Errors
+    /// As [`Plan::finish`], and whatever `progress` returns.
+    pub fn load(&self, plan: Plan, progress: &mut Progress) -> Result<Loaded> {
+        let by_name = self.head.tensors.iter().enumerate().map(|(i, info)| (info.name.as_str(), i)).collect();
+        plan.finish(&mut Reader { checkpoint: self, by_name, done: 0, total: self.weight_bytes(), progress })
+    }
+}
+
+impl Origin {
+    fn new(found: &WeightFiles, files: &[Bytes]) -> Self {
+        let len = |file: &Bytes| (**file).as_ref().len() as u64;
+        let files = found.names.iter().cloned().zip(files.iter().map(len)).collect();
+        Self {
+            format: found.format,
+            files,
+            layout: None,
+            ignored: 0,
+            vocabulary: "gguf",
+            not_portable: None,
+            notes: Vec::new(),
+        }
+    }
+}
+
+/// What Hugging Face calls a tensor that GGUF calls `gguf`, and whether its rows are in another order there; none for
+/// tensors that only GGUF files have.
+pub(crate) fn published_name(gguf: &str) -> Option<(String, bool)> {
+    names::to_hugging_face(gguf).map(|(name, role)| (name, role == names::Role::Rotary))
+}
+
+fn open_all(folder: &dyn Folder, names: &[String]) -> Result<Vec<Bytes>> {
+    names.iter().map(|name| folder.open(name)).collect()
+}
+
+/// A checkpoint as a source of tensors for the model.
+struct Reader<'a, 'p> {
+    checkpoint: &'a Checkpoint,
+    by_name: BTreeMap<&'a str, usize>,
+    done: u64,
+    total: u64,
+    progress: &'a mut Progress<'p>,
+}
+
+impl TensorSource for Reader<'_, '_> {
+    fn tensor(&mut self, name: &str) -> Result<Option<QTensor>> {
+        let Some(&index) = self.by_name.get(name) else { return Ok(None) };
+        self.read(index).map(Some).map_err(|e| e.context(format_args!("reading tensor {name}")))
+    }
+}
+
+impl Reader<'_, '_> {
+    fn read(&mut self, index: usize) -> Result<QTensor> {
+        let (info, rows) = (&self.checkpoint.head.tensors[index], self.checkpoint.rows(index)?);
+        let mut filling = load::open(info)?;
+        let step = (PIECE_BYTES / rows.row_bytes().max(1)).max(1);
+        let mut piece = Vec::new();
+        for first in (0..rows.n_rows()).step_by(step) {
+            let some = first..rows.n_rows().min(first + step);
+            let bytes = match rows.stored(some.clone()) {
+                Some(bytes) => bytes,
+                None => {
+                    piece.resize(some.len() * rows.row_bytes(), 0);
+                    rows.read(some, &mut piece)?;
+                    &piece
+                }
+            };
+            filling.push(bytes);
+            self.done += bytes.len() as u64;
+            (self.progress)(self.done, self.total)?;
+        }
+        load::tensor(info, filling)
+    }
+}

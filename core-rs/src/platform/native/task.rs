@@ -1,0 +1,339 @@
+//! Long work with files on a thread of its own: describing, converting, merging.
+//!
+//! A task looks like an engine that only loads: progress comes as events, then `ready` or `failed`; the result is a
+//! JSON text. Closing it ends the work at the next report of progress, and what was written can be taken up again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::disk::{DiskFolder, PartFile, check_space, make_folder, write_whole};
+use super::host::{closed, panic_text};
+use super::{content, machine};
+use crate::checkpoint::{Checkpoint, apply_delta, merge_lora};
+use crate::convert::{self, Plan};
+use crate::error::{Error, Result};
+use crate::inspect;
+use crate::quantize::FileType;
+use crate::records::{self, HostEvent};
+
+/// A model on disk, with what is added to its weights.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// A model's folder, or one of its files.
+    pub path: PathBuf,
+    /// The model that `path` is the difference to.
+    pub base: Option<PathBuf>,
+    /// Folders of adapters to merge, in order.
+    #[serde(default)]
+    pub lora: Vec<PathBuf>,
+}
+
+impl Source {
+    /// The model at a path, as it is.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), base: None, lora: Vec::new() }
+    }
+
+    /// Reads the headers of all files.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], [`apply_delta`] and [`merge_lora`], with the path in front.
+    pub fn open(&self) -> Result<Checkpoint> {
+        let mut checkpoint = open(&self.path)?;
+        if let Some(base) = &self.base {
+            checkpoint = apply_delta(open(base)?, checkpoint)?;
+        }
+        for adapter in &self.lora {
+            let (folder, _) = DiskFolder::open(adapter)?;
+            checkpoint = merge_lora(checkpoint, &folder).map_err(|e| e.context(adapter.display()))?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Every path of it.
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.path), self.base.as_ref()].into_iter().flatten().chain(&self.lora).map(PathBuf::as_path)
+    }
+}
+
+fn open(path: &Path) -> Result<Checkpoint> {
+    let (folder, file) = DiskFolder::open(path)?;
+    Checkpoint::open(&folder, file.as_deref()).map_err(|e| e.context(path.display()))
+}
+
+/// What to do.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "task", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TaskConfig {
+    /// Describe a model (`inspect::Report`).
+    Inspect {
+        /// The model.
+        source: Source,
+        /// Use less context than the model allows.
+        context_length: Option<usize>,
+    },
+    /// Write a model as another type or format.
+    Convert {
+        /// The model.
+        source: Source,
+        /// The file (GGUF) or folder (safetensors) to make.
+        out: PathBuf,
+        /// The type of its weights, such as `q4_k_m`.
+        file_type: String,
+        /// How to store them.
+        #[serde(default)]
+        format: OutFormat,
+        /// Whether what lies there may be replaced.
+        #[serde(default)]
+        overwrite: bool,
+    },
+    /// Write a model as GGUF of another type into a cache, unless it is there.
+    Cache {
+        /// The model.
+        source: Source,
+        /// The folder of the cache.
+        folder: PathBuf,
+        /// The type of its weights.
+        file_type: String,
+    },
+}
+
+/// How converted weights are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutFormat {
+    /// One file.
+    #[default]
+    Gguf,
+    /// A folder as Hugging Face has it.
+    Safetensors,
+}
+
+/// What a conversion made.
+#[derive(Debug, Serialize)]
+struct Converted {
+    path: PathBuf,
+    bytes: u64,
+    /// Whether it was there already.
+    reused: bool,
+}
+
+/// Work on a thread.
+pub struct Task {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    progress: Option<(u64, u64)>,
+    outcome: Option<Result<String>>,
+    /// Whether the outcome has been handed out.
+    told: bool,
+    closed: bool,
+}
+
+impl Task {
+    /// Begins at once, on a thread.
+    ///
+    /// # Errors
+    /// `internal` when no thread can be had.
+    pub fn start(config: TaskConfig) -> Result<Self> {
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let on_thread = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("llamero-task".into())
+            .spawn(move || on_thread.run(&config))
+            .map_err(|e| Error::internal(format!("cannot start a thread: {e}")))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Wait up to `timeout` for news, then hand it to `take`; news that it does not take stays.
+    ///
+    /// # Errors
+    /// `closed` once the task is closed.
+    pub fn drain(&self, timeout: Duration, take: &mut dyn FnMut(&HostEvent) -> bool) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.shared.lock();
+        while !state.has_news() && !state.closed {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.closed {
+            return Err(closed());
+        }
+        if let Some((done, total)) = state.progress
+            && take(&HostEvent::Loading { done, total })
+        {
+            state.progress = None;
+        }
+        if state.progress.is_none() && !state.told {
+            let event = match &state.outcome {
+                None => return Ok(()),
+                Some(Ok(_)) => HostEvent::Ready,
+                Some(Err(error)) => HostEvent::Failed(error.clone()),
+            };
+            state.told = take(&event);
+        }
+        Ok(())
+    }
+
+    /// The result as JSON.
+    ///
+    /// # Errors
+    /// What ended the work, and `invalid_request` while it goes on.
+    pub fn result(&self) -> Result<String> {
+        let state = self.shared.lock();
+        match &state.outcome {
+            _ if state.closed => Err(closed()),
+            Some(outcome) => outcome.clone(),
+            None => Err(Error::invalid_request("the task is still running, wait for it to be ready")),
+        }
+    }
+
+    /// Ends the work and joins the thread. Idempotent.
+    pub fn close(&self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic of the thread has become the outcome already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl State {
+    fn has_news(&self) -> bool {
+        self.progress.is_some() || (self.outcome.is_some() && !self.told)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, config: &TaskConfig) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.work(config))).unwrap_or_else(|panic| {
+            Err(Error::internal(format!("the task's thread panicked: {}", panic_text(&*panic))))
+        });
+        self.lock().outcome = Some(outcome);
+        self.changed.notify_all();
+    }
+
+    fn work(&self, config: &TaskConfig) -> Result<String> {
+        match config {
+            TaskConfig::Inspect { source, context_length } => {
+                let report = inspect::report(&source.open()?, *context_length, machine::memory())?;
+                Ok(records::json(&report))
+            }
+            TaskConfig::Convert { source, out, file_type, format, overwrite } => {
+                if out.exists() && !overwrite {
+                    let message = format!("cannot write {}: it exists (--force replaces it)", out.display());
+                    return Err(Error::invalid_request(message));
+                }
+                let (checkpoint, file_type) = (source.open()?, FileType::parse(file_type)?);
+                let plan = match format {
+                    OutFormat::Gguf => convert::plan_gguf(&checkpoint, file_type)?,
+                    OutFormat::Safetensors => convert::plan_safetensors(&checkpoint, file_type)?,
+                };
+                let bytes = plan.bytes();
+                self.write(&checkpoint, source, &plan, out, *format)?;
+                Ok(records::json(&Converted { path: out.clone(), bytes, reused: false }))
+            }
+            TaskConfig::Cache { source, folder, file_type } => self.cache(source, folder, FileType::parse(file_type)?),
+        }
+    }
+
+    /// Tells how far the work is; an error when it should end.
+    fn progress(&self, done: u64, total: u64) -> Result<()> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(closed());
+        }
+        state.progress = Some((done, total));
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        checkpoint: &Checkpoint,
+        source: &Source,
+        plan: &Plan,
+        out: &Path,
+        format: OutFormat,
+    ) -> Result<()> {
+        let (fingerprint, total) = (fingerprint(source, plan)?, plan.bytes());
+        if format == OutFormat::Safetensors {
+            make_folder(out)?;
+        }
+        let mut done = 0;
+        for file in &plan.files {
+            let path = if file.name.is_empty() { out.to_owned() } else { out.join(&file.name) };
+            let mut part = PartFile::open(&path, file, &fingerprint)?;
+            let mut at = file.position(part.done());
+            check_space(&path, file.len - at)?;
+            file.write(checkpoint, part.done(), &mut part, &mut |written| {
+                at += written;
+                self.progress(done + at, total)
+            })?;
+            part.finish()?;
+            done += file.len;
+        }
+        plan.companions.iter().try_for_each(|(name, bytes)| write_whole(&out.join(name), bytes))?;
+        self.progress(total, total)
+    }
+
+    fn cache(&self, source: &Source, folder: &Path, file_type: FileType) -> Result<String> {
+        make_folder(folder)?;
+        let paths: Vec<&Path> = source.paths().collect();
+        let hash = content::hash(&paths, folder, &mut |done, total| self.progress(done, total))?;
+        let path = folder.join(format!("{}-{}.gguf", &hash[..HASH_DIGITS], file_type.name()));
+        if let Ok(meta) = std::fs::metadata(&path) {
+            return Ok(records::json(&Converted { path, bytes: meta.len(), reused: true }));
+        }
+        let checkpoint = source.open()?;
+        let plan = convert::plan_gguf(&checkpoint, file_type)?;
+        self.write(&checkpoint, source, &plan, &path, OutFormat::Gguf)?;
+        Ok(records::json(&Converted { path, bytes: plan.bytes(), reused: false }))
+    }
+}
+
+/// Hexadecimal digits of a content hash in a file name: 64 bits, so that no two models of a user meet.
+const HASH_DIGITS: usize = 16;
+
+/// What is written from what, so that no run goes on with another's beginning: the heads of the output, and the names,
+/// sizes and times of the input.
+fn fingerprint(source: &Source, plan: &Plan) -> Result<String> {
+    let mut hasher = Sha256::new();
+    plan.files.iter().for_each(|file| hasher.update(&file.head));
+    for path in source.paths() {
+        for file in content::files(path)? {
+            hasher.update(format!("{}\0{}\0{}\0", file.path.display(), file.len, file.modified_ns));
+        }
+    }
+    Ok(format!("{:x}", hasher.finalize()))
+}
