@@ -1,0 +1,1 @@
+../../../src/checkpoint/vocab.rs

@@ -1,0 +1,1 @@
+../../../src/load/vocab.rs
