@@ -17,12 +17,13 @@
 import { createApp } from "./api/app.ts";
 import type { GuardOptions } from "./api/guard.ts";
 import { failure, type Log, logFailures } from "./api/log.ts";
-import { selectTemplate } from "./chat/mod.ts";
+import { selectTemplate, type WantedTemplate } from "./chat/mod.ts";
 import { EngineError, type LoadOptions } from "./engine/engine.ts";
 import { WasmEngine, type Weights } from "./engine/wasm.ts";
 import type { Glue } from "./engine/wasm_core.ts";
 import { localLink } from "./engine/wasm_link.ts";
 import { errorEnvelope } from "./protocol/mod.ts";
+import type { TurnDefaults } from "./sessions/turn.ts";
 
 export type { Glue, Weights };
 
@@ -39,8 +40,10 @@ export interface EdgeOptions extends LoadOptions, GuardOptions {
   weights: WeightSource | (() => WeightSource | Promise<WeightSource>);
   /** The name under which the model is served. */
   modelId: string;
-  /** Name of the chat template; default: the model's own. */
-  template?: string;
+  /** The chat template, by name or as Jinja; default: the model's own, or one that its name asks for. */
+  template?: WantedTemplate;
+  /** Sampling and length for what requests leave open. */
+  defaults?: TurnDefaults;
   /** Takes what an operator may want to know. Default: failures on standard error. */
   log?: Log;
 }
@@ -80,10 +83,11 @@ export function createEdge(options: EdgeOptions): Edge {
 }
 
 async function load(options: EdgeOptions, source: () => Promise<Weights>): Promise<App> {
-  const { glue, wasm, modelId, template, log, hosts, origins } = options;
+  const { glue, wasm, modelId, defaults, log, hosts, origins } = options;
   const module = wasm instanceof WebAssembly.Module ? wasm : await WebAssembly.compile(wasm);
   const engine = await WasmEngine.open({ ...options, connect: localLink(glue, module), weights: source });
-  return createApp({ engine, template: selectTemplate(engine.model, template), modelId, log, hosts, origins });
+  const { template } = selectTemplate({ ...engine.model, aliases: [modelId] }, options.template);
+  return createApp({ engine, template, defaults, modelId, log, hosts, origins });
 }
 
 /** Weights that can be opened as often as their source can. */

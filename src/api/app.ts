@@ -14,6 +14,7 @@ import type { UpgradeWebSocket } from "hono/ws";
 import type { ChatTemplate } from "../chat/template.ts";
 import type { Engine } from "../engine/engine.ts";
 import { errorEnvelope, wireModel, wireModelList } from "../protocol/mod.ts";
+import type { TurnDefaults } from "../sessions/turn.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
 import { type ApiEnv, chatCompletions } from "./completions.ts";
 import { ApiError } from "./errors.ts";
@@ -35,6 +36,8 @@ export interface AppOptions extends GuardOptions {
   engine: Engine;
   /** What turns messages into a prompt. */
   template: ChatTemplate;
+  /** Sampling and length for what requests leave open; what these leave open as well, the model decides. */
+  defaults?: TurnDefaults;
   /** The name under which the model is served. */
   modelId: string;
   /** Other names that requests may use for it, such as the file's. */

@@ -145,6 +145,20 @@ Deno.test("engine failures before the first token have their status, streamed or
   }
 });
 
+Deno.test("what a request leaves open, the operator decides", async () => {
+  const defaults = { sampling: { temperature: 0.2, topP: 0.9 }, maxTokens: 20 };
+  const { app, engine } = testApp(events(done()), { defaults });
+  const asked: [Record<string, unknown>, unknown[]][] = [
+    [{}, [{ temperature: 0.2, topP: 0.9 }, 20]],
+    [{ temperature: 0, max_tokens: 5, seed: 1, top_p: null }, [{ temperature: 0, topP: 0.9, seed: 1 }, 5]],
+  ];
+  for (const [fields, expected] of asked) {
+    assert.equal((await app.request(chatRequest(fields))).status, 200);
+    const { sampling, maxTokens } = engine.calls.at(-1)!.request;
+    assert.deepEqual([sampling, maxTokens], expected);
+  }
+});
+
 Deno.test("messages that a template refuses are the caller's, a template that fails is ours", async () => {
   const codes = { invalid_order: 400, refused: 400, unguardable: 400, limit: 400, failed: 500, invalid_template: 500 };
   for (const [code, status] of Object.entries(codes)) {

@@ -69,6 +69,7 @@ const ENGINE_ROWS: Record<EngineErrorCode, Row> = {
   io: INTERNAL,
   invalid_format: INTERNAL,
   internal: INTERNAL,
+  insufficient_resources: INTERNAL,
 };
 
 const REFUSED_MESSAGES: Row = {

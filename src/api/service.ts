@@ -9,7 +9,7 @@
 import type { ChatTemplate } from "../chat/template.ts";
 import type { DoneEvent, Engine, GenerateEvent } from "../engine/engine.ts";
 import type { WireMessage, WireSampling } from "../protocol/mod.ts";
-import { runTurn } from "../sessions/turn.ts";
+import { runTurn, type TurnDefaults } from "../sessions/turn.ts";
 import { ApiError, toApiError } from "./errors.ts";
 import { failure, type Log } from "./log.ts";
 
@@ -17,6 +17,8 @@ import { failure, type Log } from "./log.ts";
 export interface ServiceOptions {
   engine: Engine;
   template: ChatTemplate;
+  /** For what requests leave open. */
+  defaults?: TurnDefaults;
   /** The name under which the model is served. */
   modelId: string;
   /** Other names that requests may use, such as the file's. */
@@ -44,6 +46,7 @@ export class Service {
   readonly clock: () => number;
   readonly log: Log;
   readonly #template: ChatTemplate;
+  readonly #defaults: TurnDefaults | undefined;
   readonly #names: ReadonlySet<string>;
 
   /** A service of these parts. */
@@ -54,6 +57,7 @@ export class Service {
     this.clock = options.clock;
     this.log = options.log;
     this.#template = options.template;
+    this.#defaults = options.defaults;
     this.#names = new Set([options.modelId, ...options.aliases]);
   }
 
@@ -76,12 +80,10 @@ export class Service {
   async *reply(requestId: string, request: ReplyRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
     let outcome = "left";
     let done: DoneEvent | undefined;
-    const { engine } = this;
     const { messages, sampling, maxTokens, stop } = request;
+    const served = { engine: this.engine, template: this.#template, defaults: this.#defaults };
     try {
-      for await (
-        const event of runTurn({ engine, template: this.#template, messages, sampling, maxTokens, stop, signal })
-      ) {
+      for await (const event of runTurn({ ...served, messages, sampling, maxTokens, stop, signal })) {
         if (event.type === "done") [done, outcome] = [event, event.reason];
         yield event;
       }

@@ -1,6 +1,6 @@
 /**
- * The template that a model file brings along: Jinja, read and run by @huggingface/jinja under limits, with the
- * variables and functions that Hugging Face's chat templates expect.
+ * A template that a model file or a person brings along: Jinja, read and run by @huggingface/jinja under limits, with
+ * the variables and functions that Hugging Face's chat templates expect.
  *
  * Absent here: tools, documents, and everything else of Jinja that reaches outside the template.
  *
@@ -31,8 +31,13 @@ export const JINJA_LIMITS: JinjaLimits = {
 const MAX_REASON = 300;
 const MONTHS = "January February March April May June July August September October November December".split(" ");
 
+/** What a Jinja template reads of a model. */
+type Tokens = Pick<TemplateModel, "bosToken" | "eosToken" | "addsBos">;
+
 /** Options of {@linkcode JinjaTemplate}. */
 export interface JinjaOptions {
+  /** Name of the template. Default `model`: the one inside the model file. */
+  name?: string;
   /** Limits that differ from {@linkcode JINJA_LIMITS}. */
   limits?: Partial<JinjaLimits>;
   /** Milliseconds of a monotonic clock, for the time limit. */
@@ -43,9 +48,9 @@ export interface JinjaOptions {
 
 /** A Jinja chat template. */
 export class JinjaTemplate implements ChatTemplate {
-  readonly name = "model";
+  readonly name: string;
   readonly #program: ReturnType<typeof parse>;
-  readonly #model: Omit<TemplateModel, "name">;
+  readonly #model: Tokens;
   readonly #limits: JinjaLimits;
   readonly #now: () => number;
   readonly #today: () => Date;
@@ -55,7 +60,8 @@ export class JinjaTemplate implements ChatTemplate {
    *
    * @throws {ChatTemplateError} `invalid_template` or `limit`
    */
-  constructor(source: string, model: Omit<TemplateModel, "name">, options: JinjaOptions = {}) {
+  constructor(source: string, model: Tokens, options: JinjaOptions = {}) {
+    this.name = options.name ?? "model";
     this.#limits = { ...JINJA_LIMITS, ...options.limits };
     this.#now = options.now ?? (() => performance.now());
     this.#today = options.today ?? (() => new Date());

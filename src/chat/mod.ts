@@ -5,5 +5,5 @@
  */
 
 export * from "./message.ts";
-export { MODEL_TEMPLATE, selectTemplate, TEMPLATE_NAMES } from "./select.ts";
+export { MODEL_TEMPLATE, samplePrompt, selectTemplate, TEMPLATE_NAMES } from "./select.ts";
 export type * from "./template.ts";

@@ -32,13 +32,44 @@ export interface ChatTemplate {
   render(messages: readonly ChatMessage[], options: RenderOptions): RenderedPrompt;
 }
 
+/** One of several templates of a model. */
+export interface NamedTemplate {
+  name: string;
+  /** Jinja source. */
+  template: string;
+}
+
 /** What templates read of a model; an engine's `ModelInfo` is one. */
 export interface TemplateModel {
   name: string;
-  /** Jinja source. */
-  chatTemplate?: string;
+  /** Other names of the model, such as its file's. */
+  aliases?: readonly string[];
+  architecture?: string;
+  vocabSize?: number;
+  specialTokens?: readonly string[];
+  /** Jinja source, or several of them by name. */
+  chatTemplate?: string | readonly NamedTemplate[];
   bosToken?: string;
   eosToken?: string;
   /** Whether the engine puts the begin-of-sequence token in front by itself. */
   addsBos: boolean;
+}
+
+/** A template of the user's own: Jinja, or a JSON object that has it as `chat_template`. */
+export interface TemplateFile {
+  /** Name of the file. */
+  name: string;
+  text: string;
+}
+
+/** A template that is asked for: the name of one, or a file. */
+export type WantedTemplate = string | TemplateFile;
+
+/** A template and why it is this one. */
+export interface ChosenTemplate {
+  template: ChatTemplate;
+  /** Who decided: whoever started the program, the model by a template of its own, or the model's name and vocabulary. */
+  source: "flag" | "model" | "name";
+  /** Half a sentence, such as `it is called "vicuna-7b-v1.5"`. */
+  reason: string;
 }

@@ -1,8 +1,8 @@
 /**
  * Templates of fixed turns: what stands before and after each role's text is data, rendering is this one function.
  *
- * FastChat picks separators by a message's place; here it is the role, and an order that does not alternate is refused
- * instead of rendered into something the model was never trained on.
+ * FastChat picks separators by a message's place; here it is the role, and an order that a model was never trained on
+ * is refused instead of rendered.
  *
  * @module
  */
@@ -11,22 +11,33 @@ import { guardMessages } from "./guard.ts";
 import { type ChatMessage, checkMessages, checkTurns } from "./message.ts";
 import type { ChatTemplate, RenderedPrompt, RenderOptions } from "./template.ts";
 
+/** What stands before and after a text. */
+interface Frame {
+  before: string;
+  after: string;
+}
+
 /** The constant texts of a template. */
 export interface TurnFormat {
   name: string;
-  /** The system text of conversations that bring none. */
-  system: string;
-  /** After the system text; left out with it when a conversation brings an empty one. */
-  systemEnd: string;
-  /** Before and after what the user says. */
-  user: string;
-  userEnd: string;
-  /** Before a reply: it ends the prompt. */
-  assistant: string;
-  /** Between `assistant` and an earlier reply, whose outer whitespace is dropped, and after that reply. */
-  assistantGap: string;
-  assistantEnd: string;
-  /** Texts that end a reply. */
+  /** `text` is that of conversations that bring none. An empty one is left out with its frame. */
+  system: Frame & {
+    text: string;
+    /** Before all turns, or between the first user turn's `before` and the message. */
+    place: "front" | "first user turn";
+  };
+  /** Around what the user says. */
+  user: Frame;
+  /** Around a reply; `before` ends the prompt, and an earlier reply stands behind it and `gap`. */
+  assistant: Frame & { gap: string };
+  /** Which texts lose the whitespace around them: those that had none in training. */
+  trim: "replies" | "all" | "none";
+  /**
+   * `alternate`: system first if at all, then user and assistant in turn, the last one from the user. `any`: each turn
+   * stands for itself.
+   */
+  order: "alternate" | "any";
+  /** Texts that end a reply, besides the model's end tokens. */
   stop: readonly string[];
 }
 
@@ -45,20 +56,37 @@ export class TurnTemplate implements ChatTemplate {
 
   render(messages: readonly ChatMessage[], { specialTokens }: RenderOptions): RenderedPrompt {
     checkMessages(messages);
-    checkTurns(messages);
+    if (this.#format.order === "alternate") checkTurns(messages);
     const guarded = guardMessages(messages, specialTokens);
     return { prompt: guarded.split(write(this.#format, guarded.messages)), stop: [...this.#format.stop] };
   }
 }
 
 function write(format: TurnFormat, messages: readonly ChatMessage[]): string {
-  const { user, userEnd, assistant, assistantGap, assistantEnd } = format;
   const own = messages[0]?.role === "system" ? messages[0].content : undefined;
-  const system = own ?? format.system;
-  let text = system === "" ? "" : system + format.systemEnd;
-  for (const { role, content } of messages.slice(own === undefined ? 0 : 1)) {
-    // Training saw replies without outer whitespace.
-    text += role === "user" ? user + content + userEnd : assistant + assistantGap + content.trim() + assistantEnd;
+  const system = systemBlock(format, own ?? format.system.text);
+  const inFront = format.system.place === "front";
+  let text = inFront ? system : "";
+  messages.slice(own === undefined ? 0 : 1).forEach((message, index) => {
+    text += turn(format, message, inFront || index > 0 ? "" : system);
+  });
+  return text + format.assistant.before;
+}
+
+function systemBlock({ system: { before, after, place }, trim }: TurnFormat, content: string): string {
+  const text = trim === "all" && place === "front" ? content.trim() : content;
+  return text === "" ? "" : before + text + after;
+}
+
+/** A turn, and in it what stands before a user's message. */
+function turn(format: TurnFormat, { role, content }: ChatMessage, opening: string): string {
+  const { user, assistant, trim } = format;
+  switch (role) {
+    case "system":
+      return systemBlock(format, content);
+    case "user":
+      return user.before + (trim === "all" ? (opening + content).trim() : opening + content) + user.after;
+    case "assistant":
+      return assistant.before + assistant.gap + (trim === "none" ? content : content.trim()) + assistant.after;
   }
-  return text + assistant;
 }

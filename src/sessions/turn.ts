@@ -10,6 +10,13 @@
 import type { ChatMessage } from "../chat/message.ts";
 import type { ChatTemplate } from "../chat/template.ts";
 import type { Engine, GenerateEvent, SamplingParams } from "../engine/engine.ts";
+import { resolveSampling } from "./sampling.ts";
+
+/** What an operator sets for requests that do not say. */
+export interface TurnDefaults {
+  sampling?: SamplingParams;
+  maxTokens?: number;
+}
 
 /** What a turn needs. */
 export interface TurnOptions {
@@ -19,6 +26,8 @@ export interface TurnOptions {
   messages: readonly ChatMessage[];
   sampling?: SamplingParams;
   maxTokens?: number;
+  /** For what the request leaves open; what these leave open as well, the model decides. */
+  defaults?: TurnDefaults;
   /** Texts that end the reply, besides those of the template. */
   stop?: readonly string[];
   /** Aborting ends the reply; what was said until then stays. */
@@ -33,9 +42,11 @@ export interface TurnOptions {
  * @throws {EngineError} when the request does not fit or the engine fails.
  */
 export async function* runTurn(options: TurnOptions): AsyncGenerator<GenerateEvent, readonly ChatMessage[], void> {
-  const { engine, template, messages, sampling, maxTokens, signal } = options;
+  const { engine, template, messages, defaults = {}, signal } = options;
   const { prompt, stop } = template.render(messages, { specialTokens: engine.model.specialTokens });
   const stops = [...new Set([...stop, ...options.stop ?? []])];
+  const sampling = resolveSampling(options.sampling, defaults.sampling, engine.model.defaults);
+  const maxTokens = options.maxTokens ?? defaults.maxTokens ?? await ownLimit(engine, prompt);
   const request = { prompt, maxTokens, sampling, stop: stops.length > 0 ? stops : undefined };
   let content = "";
   for await (const event of engine.generate(request, { signal })) {
@@ -43,4 +54,15 @@ export async function* runTurn(options: TurnOptions): AsyncGenerator<GenerateEve
     yield event;
   }
   return content.trim() === "" ? messages : [...messages, { role: "assistant", content }];
+}
+
+/**
+ * The longest reply that the model's own `maxLength` allows. It recommends and does not forbid: for a prompt that goes
+ * beyond it, the context is the only limit, as it is where `maxLength` is no shorter.
+ */
+async function ownLimit(engine: Engine, prompt: readonly string[]): Promise<number | undefined> {
+  const { contextLength, defaults: { maxLength = contextLength } = {} } = engine.model;
+  if (maxLength >= contextLength) return undefined;
+  const left = maxLength - (await engine.tokenize(prompt)).length;
+  return left > 0 ? left : undefined;
 }

@@ -63,6 +63,31 @@ Deno.test("sends the rendered prompt, guarded, and the options", async () => {
   }]);
 });
 
+Deno.test("takes from the operator what the request leaves open, and from the model what both do", async () => {
+  const model = { defaults: { temperature: 0.9, topP: 0.6, topK: 20, maxLength: 4096 } };
+  const defaults = { sampling: { temperature: 1, topP: 0.8 }, maxTokens: 50 };
+  const ask = async (options: Partial<TurnOptions>) => {
+    const { engine } = await turn({ reply: "ok", model }, options);
+    const { sampling, maxTokens } = engine.requests[0]!;
+    return [sampling, maxTokens];
+  };
+  assert.deepEqual(await ask({}), [{ temperature: 0.9, topP: 0.6, topK: 20 }, undefined]);
+  assert.deepEqual(await ask({ defaults }), [{ temperature: 1, topP: 0.8, topK: 20 }, 50]);
+  const request = { sampling: { temperature: 0 }, maxTokens: 7 };
+  assert.deepEqual(await ask({ defaults, ...request }), [{ temperature: 0, topP: 0.8, topK: 20 }, 7]);
+});
+
+Deno.test("ends replies where the model recommends it, but for prompts that go beyond it", async () => {
+  const template: ChatTemplate = { name: "t", render: () => ({ prompt: ["abcd"], stop: [] }) };
+  // A token for each character, and the begin token.
+  for (const [maxLength, expected] of [[8, 3], [6, 1], [5, undefined], [2048, undefined], [undefined, undefined]]) {
+    const { engine } = await turn({ reply: "ok", model: { contextLength: 2048, defaults: { maxLength } } }, {
+      template,
+    });
+    assert.equal(engine.requests[0]!.maxTokens, expected, `${maxLength}`);
+  }
+});
+
 Deno.test("joins the stop texts of template and caller", async () => {
   const template: ChatTemplate = { name: "t", render: () => ({ prompt: ["x"], stop: ["###", "USER:"] }) };
   const { engine, messages } = await turn({ reply: "one ### two" }, { template, stop: ["END", "###"] });
