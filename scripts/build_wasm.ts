@@ -115,7 +115,7 @@ async function bindgen(compiled: string, output: string, target: string): Promis
   await inherit("cargo", tool, { CARGO_TARGET_DIR: target });
 }
 
-/** `wasm-opt -O3` in place. The package's own command line program does not run in Deno; its library does. */
+/** `wasm-opt -O3 --shrink-level=1` in place. The package's own command line program does not run in Deno; its library does. */
 async function optimize(path: string): Promise<void> {
   const { default: binaryen } = await import("binaryen");
   const { Features } = binaryen;
@@ -135,7 +135,7 @@ async function optimize(path: string): Promise<void> {
   const module = binaryen.readBinary(input);
   module.setFeatures(features.reduce((all, one) => all | one));
   binaryen.setOptimizeLevel(3);
-  binaryen.setShrinkLevel(0);
+  binaryen.setShrinkLevel(1);
   module.optimize();
   if (!module.validate()) throw new Error("optimizing the module failed: binaryen made an invalid one");
   await Deno.writeFile(path, module.emitBinary());

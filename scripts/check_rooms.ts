@@ -45,13 +45,13 @@ export const RUST: House = {
     checkpoint: [...RUST_PARTS, "formats", "quantize", "load"],
     // A checkpoint written down again, and described.
     convert: ["error", "formats", "kernels", "quantize", "checkpoint"],
-    inspect: ["error", "formats", "tokenizer", "model", "checkpoint", "load"],
+    inspect: ["error", "formats", "model", "quantize", "checkpoint", "load", "convert"],
     // Who runs next and when one ends; it is stepped from outside and knows no thread.
     engine: [...RUST_PARTS],
     // What leaves a host, and its bytes; the same through both borders.
     records: ["error", "engine"],
     // What differs between machines (threads, clocks, seeds, mapped files), and the loops that drive an engine with it.
-    platform: [...RUST_PARTS, "formats", "checkpoint", "load", "convert", "inspect", "engine", "records"],
+    platform: [...RUST_PARTS, "formats", "quantize", "checkpoint", "load", "convert", "inspect", "engine", "records"],
     // The same verbs outward, for C and for JavaScript.
     ffi: ["error", "sampling", "engine", "records", "platform"],
     wasm: ["error", "sampling", "engine", "records", "platform"],

@@ -62,6 +62,9 @@ mkdir -p "$2/node_modules/@deno/linux-x64-glibc" && sleep 0.3 && cat >"$2/node_m
 ${DENO("2.9.6")}END
 `;
 
+/** A core that is ready, so that none is built. */
+const LIB = { LLAMERO_LIB: "/lib.so" };
+
 interface Ran {
   code: number;
   out: string;
@@ -153,6 +156,18 @@ machine("a fitting Deno is used with the caller's folder, words, exit code and f
   assertStringIncludes(out, "[--allow-write=/home/x/.cache/llamero]\n");
   assertStringIncludes(out, `[--allow-ffi=${m.checkout}/target/release/libllamero.so]\n`);
   assertEquals(/\[(-A|--allow-all|--allow-[a-z]+)\]/.test(out), false);
+});
+
+machine("the file of --chat-template may be read, wherever it is", async (m) => {
+  m.stub("deno", DENO("2.9.6"));
+  const read = async (...args: string[]) => /\[--allow-read=(.*)\]/.exec((await m.run(args, LIB)).out)?.[1];
+  const own = `${m.checkout},/home/x/.cache/llamero`;
+  assertEquals(await read("chat", "--chat-template", "mine.jinja", "hi"), `${own},${m.root}/mine.jinja`);
+  assertEquals(await read("serve", "--chat-template=/a b/c=d.json"), `${own},/a b/c=d.json`);
+  assertEquals(await read("pull", "--chat-template", "x"), own);
+  const comma = await m.run(["chat", "--chat-template", "a,b"], LIB);
+  assertEquals([comma.code, comma.out], [1, ""]);
+  assertMatch(comma.err, /expected no comma in the paths of .* the chat template/);
 });
 
 machine("it is found through symbolic links, and folders may be given relative to the caller", async (m) => {

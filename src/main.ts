@@ -12,7 +12,7 @@ import { selectTemplate } from "./chat/mod.ts";
 import type { Deps, Finished } from "./cli/deps.ts";
 import { run } from "./cli/run.ts";
 import { systemTerminal } from "./cli/terminal.ts";
-import { openEngine } from "./engine/mod.ts";
+import { libraryPath, openEngine, runTask } from "./engine/mod.ts";
 import { pull } from "./models/pull.ts";
 
 /** The parts of this program. */
@@ -22,6 +22,7 @@ function realDeps(): Deps {
     version: config.version,
     openEngine,
     selectTemplate,
+    runTask: (task, options) => runTask(task, { ...options, core: libraryPath() }),
     createHandler: (parts) => {
       const app = createApp({ ...parts, upgradeWebSocket });
       return (request, info) => app.fetch(request, info);

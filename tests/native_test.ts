@@ -17,12 +17,18 @@ Deno.test("native engine: describes its model", async () => {
     parameters: model.parameters,
     quantization: "q8_0",
     chatTemplate: undefined,
+    defaults: undefined,
     bosToken: "<s>",
     eosToken: "</s>",
     addsBos: true,
   });
   assert.match(device, /^cpu (scalar|avx2)/);
   assert.deepEqual(specialTokens.filter((token) => token === "<s>" || token === "</s>").sort(), ["</s>", "<s>"]);
+});
+
+Deno.test("native engine: kernels that the core does not have are refused by name", async () => {
+  const opening = openEngine({ engine: "native", model: TINY_MODEL, cpu: "avx3" });
+  await assert.rejects(opening, { code: "invalid_request", message: /expected one of .*scalar, got "avx3"/ });
 });
 
 Deno.test("native engine: progress rises to the whole", async () => {
@@ -73,8 +79,8 @@ Deno.test("native engine: files that are no model are refused with what was want
       message: /No such file/,
     });
     await assert.rejects(openEngine({ engine: "native", model: dir }), {
-      code: "io",
-      message: /expected a file, got a directory/,
+      code: "invalid_request",
+      message: /expected one model in .*, got architecture.gguf, .*: name the file/,
     });
   } finally {
     await Deno.remove(dir, { recursive: true });

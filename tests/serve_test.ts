@@ -48,7 +48,7 @@ testUnless([NO_WASM], "chat: falling back to WebAssembly is said with its reason
   const { code, stdout, stderr } = await llamero(["chat", "--model", TINY_MODEL, "-n", "4", "Hi"], WITHOUT_FFI)
     .output();
   const said = new TextDecoder().decode(stderr);
-  assert.match(said, /^llamero: using the WebAssembly engine, which is slower, .* run deno with --allow-ffi=.*\n$/);
+  assert.match(said, /^llamero: using the WebAssembly engine, which is slower, .* run deno with --allow-ffi=.*\n/);
   assert.deepEqual([code, stdout.length > 1], [0, true]);
 });
 

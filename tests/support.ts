@@ -45,7 +45,6 @@ export function testUnless(reasons: readonly (string | undefined)[], name: strin
   Deno.test(`${name}${note}`, { ignore: reason !== undefined }, body);
 }
 
-const MAIN = fileURLToPath(new URL("../src/main.ts", import.meta.url));
 const CONFIG = fileURLToPath(new URL("../deno.json", import.meta.url));
 
 /** Everything but FFI. */
@@ -57,7 +56,18 @@ export function llamero(
   permissions: readonly string[] = ["-A"],
   options: Deno.CommandOptions = {},
 ): Deno.Command {
-  const run = ["run", "--quiet", "--no-prompt", "--config", CONFIG, ...permissions, MAIN, ...args];
+  return program("../src/main.ts", args, permissions, options);
+}
+
+/** A run of a file, named from here, in a process of its own. */
+export function program(
+  file: string,
+  args: readonly string[],
+  permissions: readonly string[] = ["-A"],
+  options: Deno.CommandOptions = {},
+): Deno.Command {
+  const path = fileURLToPath(new URL(file, import.meta.url));
+  const run = ["run", "--quiet", "--no-prompt", "--config", CONFIG, ...permissions, path, ...args];
   return new Deno.Command(Deno.execPath(), { args: run, stdin: "null", stdout: "piped", stderr: "piped", ...options });
 }
 

@@ -1,10 +1,11 @@
 /** The core as WebAssembly: the contract of all engines, the words of the native one, and what only it can show. */
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { engineContract } from "../src/engine/contract.ts";
 import { type Engine, openEngine } from "../src/engine/mod.ts";
 import { WasmEngine, type Weights } from "../src/engine/wasm.ts";
 import { localLink, workerLink } from "../src/engine/wasm_link.ts";
-import { loadWasm, NO_REAL_MODEL, NO_WASM, REAL_MODEL, testUnless, TINY_MODEL } from "./support.ts";
+import { loadWasm, NO_REAL_MODEL, NO_WASM, program, REAL_MODEL, testUnless, TINY_MODEL } from "./support.ts";
 import { comparePrompt, type Golden } from "./same_words.ts";
 
 engineContract("wasm engine", () => openEngine({ engine: "wasm", model: TINY_MODEL }), { ignore: NO_WASM });
@@ -64,8 +65,8 @@ testUnless(
         message: /No such file/,
       });
       await assert.rejects(openEngine({ engine: "wasm", model: dir }), {
-        code: "io",
-        message: /expected a file, got a/,
+        code: "unsupported",
+        message: /expected a GGUF file for the WebAssembly engine, got the folder .*; llamero convert makes one/,
       });
     } finally {
       await Deno.remove(dir, { recursive: true });
@@ -125,6 +126,17 @@ testUnless([NO_WASM, NO_REAL_MODEL], "wasm engine: cancelling takes a token at m
     // One that was under way, and one for a message that has just missed its turn.
     assert.ok(event.usage.completionTokens <= seen + 2, `${event.usage.completionTokens} after ${seen}`);
   }
+});
+
+testUnless([NO_WASM], "wasm engine: says exactly what the native scalar kernels say", async () => {
+  const golden = fileURLToPath(new URL("./golden/tiny-llama2.greedy.json", import.meta.url));
+  const { success, stdout, stderr } = await program("scalar_words.ts", [TINY_MODEL, golden]).output();
+  const text = new TextDecoder();
+  assert.ok(success, text.decode(stderr));
+  const { devices: [native, wasm], ...compared } = JSON.parse(text.decode(stdout));
+  assert.deepEqual(compared, { steps: 8 * 64, differing: 0 });
+  assert.equal(native, "cpu scalar");
+  assert.match(wasm, /^cpu (scalar|simd128)$/);
 });
 
 testUnless([NO_WASM, NO_REAL_MODEL], "wasm engine: SmolLM2 says the same as native, but for near ties", async () => {

@@ -12,6 +12,7 @@ import type { FlagValues, Parsed } from "./flags.ts";
 import { loadModel, locateModel } from "./model.ts";
 import { converse } from "./repl.ts";
 import { opening, Speaker } from "./speaker.ts";
+import { chooseTemplate, wantedTemplate } from "./template.ts";
 
 /** Stands for the piped text among the words of a prompt. */
 const STDIN_WORD = "-";
@@ -19,9 +20,10 @@ const STDIN_WORD = "-";
 /** The command. */
 export async function chat(deps: Deps, { values, positionals }: Parsed): Promise<number> {
   const prompt = await readPrompt(deps, positionals);
+  const wanted = await wantedTemplate(values);
   const model = await locateModel(deps, values);
   await using engine = await loadModel(deps, model, values);
-  const template = deps.selectTemplate(engine.model, values.template);
+  const template = chooseTemplate(deps, engine, model, { wanted, quiet: values.quiet });
   const speaker = new Speaker(deps, { engine, template, values, modelId: model.id });
   return prompt === undefined ? await converse(deps, speaker, values) : await replyOnce(deps, speaker, prompt, values);
 }

@@ -3,17 +3,20 @@
  *
  * @module
  */
-import type { ChatTemplate } from "../chat/mod.ts";
-import type { Engine, EngineName, ModelInfo } from "../engine/mod.ts";
+import type { ChatTemplate, ChosenTemplate, TemplateModel, WantedTemplate } from "../chat/mod.ts";
+import type { Engine, EngineName, Task, TaskOptions } from "../engine/mod.ts";
 import type { CatalogueEntry } from "../models/catalogue.ts";
 import type { PullOptions } from "../models/pull.ts";
 import type { Log } from "../api/log.ts";
+import type { TurnDefaults } from "../sessions/turn.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** What to load. */
 export interface OpenOptions {
-  /** Path of the model file. */
+  /** Path of the model's folder, or of one of its files. */
   model: string;
+  /** Folders of adapters to merge. */
+  lora?: readonly string[] | undefined;
   contextLength?: number | undefined;
   engine?: EngineName | undefined;
   /** Told when `auto` takes the slower engine: a sentence with the reason. */
@@ -25,6 +28,8 @@ export interface OpenOptions {
 export interface HandlerParts {
   engine: Engine;
   template: ChatTemplate;
+  /** For what requests leave open. */
+  defaults: TurnDefaults;
   /** The name under which the model is served. */
   modelId: string;
   /** Other names for it. */
@@ -47,8 +52,10 @@ export interface Deps {
   terminal: Terminal;
   version: string;
   openEngine(options: OpenOptions): Promise<Engine>;
-  /** The chat template called `name`, or the one that suits the model. */
-  selectTemplate(model: ModelInfo, name?: string): ChatTemplate;
+  /** The chat template that is wanted, or the one that suits the model, and why. */
+  selectTemplate(model: TemplateModel, wanted?: WantedTemplate): ChosenTemplate;
+  /** Work with model files: describe, convert, merge. */
+  runTask(task: Task, options: Omit<TaskOptions, "core">): Promise<Readonly<Record<string, unknown>>>;
   createHandler(parts: HandlerParts): Handler;
   pull(entry: CatalogueEntry, options: PullOptions): Promise<string>;
   /** Time the same work in llama.cpp: runs the script of that name in `scripts/` under a Python. */

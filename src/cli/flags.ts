@@ -39,6 +39,21 @@ export interface FlagSpec {
   example: string;
 }
 
+/** How weights can be stored, from the most bits to the fewest; the core's `FileType`. */
+const FILE_TYPES = [
+  "f32",
+  "f16",
+  "bf16",
+  "q8_0",
+  "q6_k",
+  "q5_k_m",
+  "q5_1",
+  "q5_0",
+  "q4_k_m",
+  "q4_1",
+  "q4_0",
+] as const;
+
 /** Largest token count that crosses the C border. */
 const MAX_TOKENS = 2 ** 31 - 1;
 
@@ -49,16 +64,41 @@ export const FLAGS = {
     short: "m",
     placeholder: "PATH|NAME",
     default: DEFAULT_MODEL,
-    help: "GGUF file of the Llama family, or the name of a known model, which is fetched when it is not here yet",
-    example: "--model ./llama-2-7b-chat.Q4_0.gguf",
+    help: "a model of the Llama family: a folder (pdparams, safetensors, PyTorch or GGUF), one of its files, or the " +
+      "name of a known model, which is fetched when it is not here yet",
+    example: "--model ./vicuna-7b-v1.5",
   },
-  template: {
+  quantize: {
     type: "text",
-    placeholder: "NAME",
-    otherwise: "the model file's own, or one that its name asks for",
-    help: "chat template; `model` is the one inside the model file",
-    choices: TEMPLATE_NAMES,
-    example: "--template vicuna-v1.1",
+    placeholder: "TYPE",
+    otherwise: "the weights are used as they are",
+    help: "use the weights in this type; made once and kept in the cache",
+    choices: FILE_TYPES,
+    example: "--quantize q4_k_m",
+  },
+  lora: {
+    type: "text",
+    placeholder: "FOLDER[,FOLDER]",
+    otherwise: "nothing is merged",
+    help: "merge these PEFT adapters into the weights",
+    example: "--lora ./my-adapter",
+  },
+  type: {
+    type: "text",
+    placeholder: "TYPE",
+    otherwise: "f16, or q4_k_m for quantize",
+    help: "how weights are stored; safetensors can have f32, f16 and bf16",
+    choices: FILE_TYPES,
+    example: "--type q5_k_m",
+  },
+  force: { type: "boolean", help: "replace what is there already", example: "--force" },
+  "chat-template": {
+    type: "text",
+    placeholder: "NAME|FILE",
+    otherwise: "the model's own, or one that its name asks for",
+    help: `how messages become a prompt: ${TEMPLATE_NAMES.join(", ")} (\`model\` is the model's own), ` +
+      "or a file with Jinja, also as the chat_template of a tokenizer_config.json",
+    example: "--chat-template vicuna-v1.1",
   },
   engine: {
     type: "text",
@@ -79,35 +119,35 @@ export const FLAGS = {
     type: "number",
     short: "t",
     range: { min: 0, max: 100 },
-    otherwise: "0.7",
+    otherwise: "the model's, or 0.7",
     help: "how adventurous the choice of words is; 0 always takes the most probable one",
     example: "--temperature 0",
   },
   "top-p": {
     type: "number",
     range: { min: 0, max: 1, above: true },
-    otherwise: "0.95",
+    otherwise: "the model's, or 0.95",
     help: "choose among the most probable tokens that together reach this probability; 1 keeps all",
     example: "--top-p 0.9",
   },
   "top-k": {
     type: "integer",
     range: { min: 0, max: MAX_TOKENS },
-    otherwise: "40",
+    otherwise: "the model's, or 40",
     help: "choose among this many most probable tokens; 0 keeps all",
     example: "--top-k 50",
   },
   "min-p": {
     type: "number",
     range: { min: 0, max: 1 },
-    otherwise: "0.05",
+    otherwise: "the model's, or 0.05",
     help: "drop tokens below this share of the highest probability; 0 keeps all",
     example: "--min-p 0.1",
   },
   "repeat-penalty": {
     type: "number",
     range: { min: 0, max: 10, above: true },
-    otherwise: "1",
+    otherwise: "the model's, or 1",
     help: "make tokens that were seen already less probable (above 1) or more probable (below 1)",
     example: "--repeat-penalty 1.1",
   },
@@ -122,7 +162,7 @@ export const FLAGS = {
     type: "integer",
     short: "n",
     range: { min: 1, max: MAX_TOKENS },
-    otherwise: "until the context is full",
+    otherwise: "as far as the model recommends, or until the context is full",
     help: "longest reply, in tokens",
     example: "--max-tokens 200",
   },
@@ -202,6 +242,7 @@ export interface CommandSpec {
   examples: readonly string[];
 }
 
+const MODEL = ["model", "quantize", "lora", "engine", "chat-template"] as const;
 const SAMPLING = ["temperature", "top-p", "top-k", "min-p", "repeat-penalty", "seed", "max-tokens"] as const;
 
 /** Every command. */
@@ -209,17 +250,18 @@ export const COMMANDS = {
   chat: {
     summary: "talk to a model: interactively, or once with a prompt or piped text",
     positional: "[PROMPT...]",
-    flags: ["model", "engine", "template", "system", ...SAMPLING, "context", "json", "quiet", "help"],
+    flags: [...MODEL, "system", ...SAMPLING, "context", "json", "quiet", "help"],
     examples: [
       "chat",
       'chat "Why is the sky blue?"',
       "chat --temperature 0 --max-tokens 50 Name three rivers",
       'cat notes.txt | llamero chat "Summarise:" -',
+      "chat --model ./vicuna-7b-v1.5 --quantize q4_k_m",
     ],
   },
   serve: {
     summary: "serve a model over HTTP and WebSocket, as OpenAI's clients speak it",
-    flags: ["model", "engine", "template", "context", "host", "port", "json", "quiet", "help"],
+    flags: [...MODEL, ...SAMPLING, "context", "host", "port", "json", "quiet", "help"],
     examples: ["serve", "serve --model ./llama-2-7b-chat.Q4_0.gguf --port 8080", "serve --engine wasm"],
   },
   pull: {
@@ -227,6 +269,34 @@ export const COMMANDS = {
     positional: "[NAME]",
     flags: ["quiet", "help"],
     examples: ["pull", `pull ${DEFAULT_MODEL}`],
+  },
+  inspect: {
+    summary: "show what a model is, the memory it needs here, and how it is prompted",
+    positional: "[MODEL]",
+    flags: ["model", "lora", "chat-template", "context", "json", "help"],
+    examples: ["inspect ./vicuna-7b-v1.5", "inspect ./llama-2-7b-chat.Q4_0.gguf --json", "inspect"],
+  },
+  convert: {
+    summary: "write a model of any format as GGUF (when OUT ends with .gguf) or safetensors",
+    positional: "MODEL OUT",
+    flags: ["type", "lora", "force", "json", "quiet", "help"],
+    examples: [
+      "convert ./vicuna-7b-v1.5 vicuna-7b-v1.5.f16.gguf",
+      "convert ./vicuna-7b-v1.5/model_state.pdparams ./vicuna-safetensors --type bf16",
+      "convert ./llama-2-7b merged.gguf --lora ./my-adapter --type q8_0",
+    ],
+  },
+  quantize: {
+    summary: "write a model as GGUF with fewer bits per weight, as llama.cpp does",
+    positional: "MODEL [OUT]",
+    flags: ["type", "lora", "force", "json", "quiet", "help"],
+    examples: ["quantize ./vicuna-7b-v1.5", "quantize model.f16.gguf model.q5_k_m.gguf --type q5_k_m"],
+  },
+  "apply-delta": {
+    summary: "add the weights of a delta release to those of its base",
+    positional: "BASE DELTA OUT",
+    flags: ["type", "force", "json", "quiet", "help"],
+    examples: ["apply-delta ./llama-7b ./vicuna-7b-delta-v1.1 ./vicuna-7b-v1.1"],
   },
   bench: {
     summary: "measure loading, prefill, decode and memory, also of WebAssembly and llama.cpp",

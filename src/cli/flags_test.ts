@@ -59,7 +59,7 @@ Deno.test("values outside their range are refused with the range", () => {
   );
   refused("serve", ["--port", "65536"], '--port: expected an integer from 0 to 65535, got "65536"');
   refused("chat", ["--model="], '--model: expected a text, got ""');
-  refused("chat", ["--template", "alpaca"], '--template: expected one of model, vicuna-v1.1, got "alpaca"');
+  refused("chat", ["--chat-template", ""], '--chat-template: expected a text, got ""');
   refused("serve", ["--engine", "gpu"], '--engine: expected one of auto, native, wasm, got "gpu"');
   refused("chat", ["--json=yes"], '--json: expected no value, got "yes"');
   assertEquals(parseFlags("chat", ["--top-p", "1", "--min-p", "0"]).values["top-p"], 1);

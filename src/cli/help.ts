@@ -17,7 +17,7 @@ import {
 const WIDTH = 100;
 /** Column of the explanations in a list of flags. */
 const FLAG_COLUMN = 30;
-const COMMAND_COLUMN = 12;
+const COMMAND_COLUMN = 13;
 
 /** What there is. */
 export function overview(): string {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { basename } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import type { Engine, EngineName } from "../engine/mod.ts";
 import { modelsDir, parseModelRef } from "../models/cache.ts";
 import type { CatalogueEntry } from "../models/catalogue.ts";
@@ -15,12 +15,13 @@ import { progressStyle } from "./terminal.ts";
 /** Loading is shown when it takes longer than this many milliseconds. */
 const LOADING_DELAY_MS = 700;
 
-/** A model file and its names. */
+/** A model and its names. */
 export interface LocatedModel {
+  /** A folder, or one of its files. */
   path: string;
-  /** The name of the catalogue, or the file's without its ending. */
+  /** The name of the catalogue, or the file's (without its ending) or folder's. */
   id: string;
-  /** The file's own name. */
+  /** The file's or folder's own name. */
   file: string;
 }
 
@@ -30,14 +31,21 @@ export function reporterFor({ terminal, now }: Deps, quiet: boolean | undefined)
   return createReporter({ style, now, write: (text) => terminal.err(text), columns: () => terminal.columns() });
 }
 
-/** The file that `--model` names, fetched if need be. */
+/** The folders that `--lora` names. */
+export function adapters({ lora }: FlagValues): string[] {
+  return lora?.split(",").filter((folder) => folder !== "").map((folder) => resolve(folder)) ?? [];
+}
+
+/** The folder or file that `--model` names, fetched if need be. */
 export async function locateModel(deps: Deps, values: FlagValues): Promise<LocatedModel> {
   const ref = parseModelRef(values.model!);
   if (ref.kind === "entry") {
     return { path: await pullEntry(deps, ref.entry, values.quiet), id: ref.entry.id, file: ref.entry.file };
   }
   const file = basename(ref.path);
-  return { path: ref.path, id: file.replace(/\.gguf$/i, ""), file };
+  // A file that every folder has says nothing; the folder's name does.
+  const named = /^(model|pytorch_model|model_state)\b/.test(file) ? basename(dirname(resolve(ref.path))) : file;
+  return { path: ref.path, id: named.replace(/\.(gguf|safetensors|bin|pdparams)$/i, ""), file };
 }
 
 /** Fetch an entry of the catalogue into the cache of this machine. */
@@ -48,10 +56,39 @@ export function pullEntry(deps: Deps, entry: CatalogueEntry, quiet: boolean | un
 /** Load a model. */
 export async function loadModel(deps: Deps, { path, id }: LocatedModel, values: FlagValues): Promise<Engine> {
   const reporter = reporterFor(deps, values.quiet);
-  using progress = reporter.start(`loading ${id}`, { delayMs: LOADING_DELAY_MS, summary: false });
-  const onProgress = (at: { done: number; total: number }) => progress.update(at.done, at.total);
   const onFallback = (sentence: string) => values.quiet || deps.terminal.err(`llamero: ${sentence}\n`);
   // The table of flags allows no other names.
   const engine = values.engine as EngineName | undefined;
-  return await deps.openEngine({ model: path, engine, contextLength: values.context, onFallback, onProgress });
+  const made = await quantized(deps, { path, id }, values);
+  using progress = reporter.start(`loading ${id}`, { delayMs: LOADING_DELAY_MS, summary: false });
+  const onProgress = (at: { done: number; total: number }) => progress.update(at.done, at.total);
+  const lora = made === undefined ? adapters(values) : [];
+  return await deps.openEngine({
+    model: made ?? path,
+    lora,
+    engine,
+    contextLength: values.context,
+    onFallback,
+    onProgress,
+  });
+}
+
+/** The model with the weights that `--quantize` asks for, made unless it is in the cache; nothing without the flag. */
+async function quantized(
+  deps: Deps,
+  { path, id }: Omit<LocatedModel, "file">,
+  values: FlagValues,
+): Promise<string | undefined> {
+  const { quantize: type, quiet } = values;
+  if (type === undefined) return undefined;
+  const folder = join(modelsDir((name) => deps.terminal.env(name)), "quantized");
+  using progress = reporterFor(deps, quiet).start(`quantizing ${id} (${type}, once)`, {
+    delayMs: LOADING_DELAY_MS,
+    summary: false,
+  });
+  const onProgress = (at: { done: number; total: number }) => progress.update(at.done, at.total);
+  const source = { path, lora: adapters(values) };
+  const made = await deps.runTask({ task: "cache", source, folder, file_type: type }, { onProgress });
+  progress.finish();
+  return String(made.path);
 }

@@ -5,16 +5,29 @@
  */
 import { bench } from "./bench.ts";
 import { chat } from "./chat.ts";
+import { applyDelta, convert, quantize } from "./convert.ts";
 import type { Deps } from "./deps.ts";
 import { toFailure, UsageError } from "./errors.ts";
 import { type CommandName, parseCommand, type Parsed, parseFlags } from "./flags.ts";
 import { commandHelp, overview } from "./help.ts";
+import { inspect } from "./inspect.ts";
 import { pull } from "./pull.ts";
 import { serve } from "./serve.ts";
 
 type Command = (deps: Deps, parsed: Parsed) => number | Promise<number>;
 
-const RUN: Record<Exclude<CommandName, "test">, Command> = { chat, serve, pull, bench, version, help };
+const RUN: Record<Exclude<CommandName, "test">, Command> = {
+  chat,
+  serve,
+  pull,
+  inspect,
+  convert,
+  quantize,
+  "apply-delta": applyDelta,
+  bench,
+  version,
+  help,
+};
 
 /** Other ways to ask for a command, as people are used to from elsewhere. */
 const SYNONYMS: Readonly<Record<string, CommandName>> = {

@@ -24,7 +24,7 @@ Deno.test("help shows every command, and for each every flag", async () => {
   const { terminal, run } = stage();
   assertEquals(await run("chat", "--help"), 0);
   assertMatch(terminal.output, /^llamero chat: .*\n\nusage: llamero chat \[PROMPT\.\.\.\] \[FLAGS\]\n/);
-  assertMatch(terminal.output.replaceAll(/\s+/g, " "), /\(a number from 0 to 100; default: 0\.7\)/);
+  assertMatch(terminal.output.replaceAll(/\s+/g, " "), /\(a number from 0 to 100; default: the model's, or 0\.7\)/);
 });
 
 Deno.test("version", async () => {

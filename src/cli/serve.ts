@@ -8,10 +8,12 @@
 import { delay } from "@std/async/delay";
 import type { LogEntry } from "../api/log.ts";
 import type { Engine } from "../engine/engine.ts";
+import { replyDefaults } from "./defaults.ts";
 import type { Deps, Handler } from "./deps.ts";
 import { CommandError, UsageError } from "./errors.ts";
 import type { FlagValues, Parsed } from "./flags.ts";
 import { loadModel, type LocatedModel, locateModel } from "./model.ts";
+import { chooseTemplate, wantedTemplate } from "./template.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** Addresses that only this machine reaches. */
@@ -28,11 +30,13 @@ export async function serve(deps: Deps, { values }: Parsed): Promise<number> {
   const address = { hostname: loopback(values.host!), port: values.port! };
   // Found out before the model is loaded, not after.
   onAddress(address, () => Deno.listen(address).close());
+  const wanted = await wantedTemplate(values);
   const model = await locateModel(deps, values);
   await using engine = await loadModel(deps, model, values);
-  const template = deps.selectTemplate(engine.model, values.template);
+  const template = chooseTemplate(deps, engine, model, { wanted, quiet: values.quiet });
   const log = (entry: LogEntry) => logTo(deps.terminal, entry, values);
-  const handler = deps.createHandler({ engine, template, modelId: model.id, aliases: [model.file], log });
+  const parts = { engine, template, defaults: replyDefaults(values), modelId: model.id, aliases: [model.file], log };
+  const handler = deps.createHandler(parts);
   await serveUntilSignal(deps, { address, handler, engine, model, values });
   return 0;
 }

@@ -33,6 +33,23 @@ Deno.test("it says where it is and how to ask, answers, and ends with a signal",
   }
 });
 
+Deno.test("flags for sampling and length are what requests leave open", async () => {
+  const parts: HandlerParts[] = [];
+  const on = stage({}, {
+    createHandler: (given) => {
+      parts.push(given);
+      return () => new Response();
+    },
+  });
+  const { running } = await start(on, "--temperature", "0", "--top-p", "0.9", "--max-tokens", "30");
+  on.terminal.signal("SIGINT");
+  await running;
+  assertEquals(JSON.parse(JSON.stringify(parts[0]?.defaults)), {
+    sampling: { temperature: 0, topP: 0.9 },
+    maxTokens: 30,
+  });
+});
+
 Deno.test("a running reply may end after the signal", async () => {
   const on = stage({ reply: "one two three four five", tokenMs: 30 }, {
     createHandler: ({ engine }) => async () => {

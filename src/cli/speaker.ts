@@ -4,8 +4,9 @@
  * @module
  */
 import type { ChatMessage, ChatTemplate } from "../chat/mod.ts";
-import type { DoneEvent, Engine, SamplingParams } from "../engine/engine.ts";
+import type { DoneEvent, Engine } from "../engine/engine.ts";
 import { runTurn } from "../sessions/turn.ts";
+import { replyDefaults } from "./defaults.ts";
 import type { Deps } from "./deps.ts";
 import { CommandError } from "./errors.ts";
 import type { FlagValues } from "./flags.ts";
@@ -50,8 +51,8 @@ export class Speaker {
   /** Generate and show the reply to `messages`. What was said before an abort counts like any other reply. */
   async reply(messages: readonly ChatMessage[], signal: AbortSignal): Promise<Reply> {
     const values = this.#values;
-    const request = { messages, sampling: samplingOf(values), maxTokens: values["max-tokens"], signal };
-    const turn = runTurn({ engine: this.engine, template: this.#template, ...request });
+    const parts = { engine: this.engine, template: this.#template, defaults: replyDefaults(values) };
+    const turn = runTurn({ ...parts, messages, signal });
     let [text, done]: [string, DoneEvent | undefined] = ["", undefined];
     try {
       for (;;) {
@@ -91,16 +92,4 @@ export class Speaker {
   #show(what: string | Record<string, unknown>): void {
     this.#deps.terminal.out(typeof what === "string" ? what : `${JSON.stringify(what)}\n`);
   }
-}
-
-/** The flags that choose tokens; absent ones are left to the engine. */
-function samplingOf(values: FlagValues): SamplingParams {
-  return {
-    temperature: values.temperature,
-    topP: values["top-p"],
-    topK: values["top-k"],
-    minP: values["min-p"],
-    repeatPenalty: values["repeat-penalty"],
-    seed: values.seed,
-  };
 }

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import type { ChatTemplate } from "../chat/mod.ts";
+import { EngineError } from "../engine/engine.ts";
 import { FakeEngine, type FakeOptions } from "../engine/fake.ts";
 import type { Deps, OpenOptions } from "./deps.ts";
 import { run } from "./run.ts";
@@ -126,9 +128,10 @@ export function stage(options: FakeOptions = {}, over: Partial<Deps> = {}): Stag
       opened.push(options);
       return Promise.resolve(engine);
     },
-    selectTemplate: () => ECHO,
+    selectTemplate: () => ({ template: ECHO, source: "model", reason: "tests use it" }),
     createHandler: () => () => new Response("fake"),
     pull: (entry, { dir }) => Promise.resolve(`${dir}/${entry.file}`),
+    runTask: () => Promise.reject(new EngineError("io", "no task is expected")),
     runPeer: () => Promise.reject(new Deno.errors.NotFound("python")),
     runTests: () => Promise.resolve(0),
     now: () => performance.now(),
@@ -139,7 +142,7 @@ export function stage(options: FakeOptions = {}, over: Partial<Deps> = {}): Stag
 }
 
 /** A template that shows messages as they are. */
-const ECHO: ReturnType<Deps["selectTemplate"]> = {
+const ECHO: ChatTemplate = {
   name: "echo",
   render: (messages) => ({ prompt: messages.map(({ role, content }) => `${role}: ${content}\n`), stop: [] }),
 };

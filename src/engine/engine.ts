@@ -85,6 +85,19 @@ export interface DoneEvent {
 /** What `generate` yields: started, any number of texts, then one done. A failure is thrown as `EngineError`. */
 export type GenerateEvent = StartedEvent | TextEvent | DoneEvent;
 
+/** What a model's own `generation_config.json` recommends; each field that it leaves out is missing. */
+export interface ModelDefaults extends Omit<SamplingParams, "seed"> {
+  /** Most tokens of prompt and reply together that replies should reach by themselves, 1 or more. */
+  maxLength?: number;
+}
+
+/** One of several Jinja chat templates. */
+export interface ChatTemplateSource {
+  /** Such as `default` or `tool_use`. */
+  name: string;
+  template: string;
+}
+
 /** What an engine says about its model. */
 export interface ModelInfo {
   /** The name inside the file, or the file's name. */
@@ -99,8 +112,8 @@ export interface ModelInfo {
   parameters: number;
   /** Most frequent weight type, such as `q4_1`. */
   quantization: string;
-  /** The Jinja chat template inside the model file, if there is one. */
-  chatTemplate?: string;
+  /** The Jinja chat template that comes with the model, if there is one, or several by name. */
+  chatTemplate?: string | readonly ChatTemplateSource[];
   /** Text of the begin-of-sequence token, if the vocabulary has one. */
   bosToken?: string;
   /** Text of the end-of-sequence token, if the vocabulary has one. */
@@ -111,6 +124,8 @@ export interface ModelInfo {
   specialTokens: readonly string[];
   /** Where the arithmetic runs, such as `cpu avx2`. */
   device: string;
+  /** What the model recommends, if it does: what requests and the operator leave open. */
+  defaults?: ModelDefaults;
 }
 
 /** How busy an engine is. */
@@ -177,7 +192,8 @@ export type EngineErrorCode =
   | "overloaded"
   | "not_found"
   | "closed"
-  | "internal";
+  | "internal"
+  | "insufficient_resources";
 
 /** A failure of the engine: a stable code and a sentence. */
 export class EngineError extends Error {

@@ -5,7 +5,14 @@
  * @module
  */
 
-import { EngineError, type EngineStats, type GenerateEvent, type GenerateRequest, type ModelInfo } from "./engine.ts";
+import {
+  EngineError,
+  type EngineStats,
+  type GenerateEvent,
+  type GenerateRequest,
+  type ModelDefaults,
+  type ModelInfo,
+} from "./engine.ts";
 import type { FakeEngine } from "./fake.ts";
 import { ERROR_NAMES, RECORD_KIND } from "./records.ts";
 import type { Symbols } from "./symbols.ts";
@@ -62,7 +69,12 @@ export function packModel(model: ModelInfo): Uint8Array {
     adds_bos: model.addsBos,
     special_tokens: model.specialTokens,
     device: model.device,
+    defaults: model.defaults && packDefaults(model.defaults),
   });
+}
+
+function packDefaults({ topK, topP, minP, repeatPenalty, maxLength, ...defaults }: ModelDefaults): unknown {
+  return { ...defaults, top_k: topK, top_p: topP, min_p: minP, repeat_penalty: repeatPenalty, max_length: maxLength };
 }
 
 /** `EngineStats` as the core writes them. */
@@ -109,8 +121,9 @@ export class LoopbackCore {
 
   /** The functions, as `dlopen` gives them. */
   readonly symbols: Symbols = {
-    llamero_abi_version: () => 1,
+    llamero_abi_version: () => 2,
     llamero_open: (config) => this.#refused() ?? this.#open(config as Uint8Array),
+    llamero_start: (task) => this.#refused() ?? this.#open(task as Uint8Array),
     llamero_wait: (_engine, out) => this.#wait(out as Uint8Array),
     llamero_describe: (_engine, out) => this.#answer(() => packModel(this.#fake.model), out as Uint8Array),
     llamero_submit: (_engine, request) => this.#refused() ?? this.#submit(request as Uint8Array),

@@ -5,4 +5,6 @@
  */
 
 export * from "./engine.ts";
+export { type ModelSource, runTask, type Task, type TaskOptions } from "./task.ts";
+export { readModelFields } from "./records.ts";
 export { ENGINE_NAMES, type EngineName, libraryPath, openEngine, type OpenEngineOptions, wasmPath } from "./open.ts";

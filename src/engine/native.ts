@@ -37,8 +37,15 @@ const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** What to load and how much of it to use. */
 export interface NativeOptions extends LoadOptions {
-  /** Path of the model file. */
+  /** Path of the model's folder, or of one of its files. */
   model: string;
+  /** Folders of adapters to merge into its weights, in order. */
+  lora?: readonly string[] | undefined;
+  /**
+   * Instruction set of the kernels, `scalar` or `avx2`; default: the fastest of this machine. The first engine settles it
+   * for the process.
+   */
+  cpu?: string;
 }
 
 /**
@@ -96,7 +103,7 @@ export class NativeEngine implements Engine {
    * @throws {EngineError} when the file cannot be read or used.
    */
   static async open(symbols: Symbols, options: NativeOptions): Promise<NativeEngine> {
-    const config = encoder.encode(encodeConfig({ path: options.model }, options));
+    const config = encoder.encode(encodeConfig({ path: options.model, lora: options.lora, cpu: options.cpu }, options));
     const id = symbols.llamero_open(config, size(config));
     if (id < 0) throw lastError(symbols, 0, id);
     const engine = new NativeEngine(symbols, id, options.onProgress);
@@ -225,7 +232,7 @@ export class NativeEngine implements Engine {
 }
 
 /** Bytes of an answer whose length the core knows: asked again when the first buffer is too small. */
-function readAnswer(call: (out: Uint8Array<ArrayBuffer>) => number): Uint8Array {
+export function readAnswer(call: (out: Uint8Array<ArrayBuffer>) => number): Uint8Array {
   let out = new Uint8Array(ANSWER_BYTES);
   for (;;) {
     const needed = call(out);
@@ -235,11 +242,12 @@ function readAnswer(call: (out: Uint8Array<ArrayBuffer>) => number): Uint8Array 
 }
 
 /** A length as Deno's FFI wants a `usize`. */
-function size(buffer: { length: number }): bigint {
+export function size(buffer: { length: number }): bigint {
   return BigInt(buffer.length);
 }
 
-function lastError(symbols: Symbols, engine: number, code: number): EngineError {
+/** The sentence of an engine's (0: any) last failed call as an error. */
+export function lastError(symbols: Symbols, engine: number, code: number): EngineError {
   const sentence = decoder.decode(readAnswer((out) => symbols.llamero_last_error(engine, out, size(out))));
   const name = ERROR_NAMES[-code - 1] ?? "internal";
   return new EngineError(name, sentence || `calling the core: it answered with code ${code} (${name})`);

@@ -33,7 +33,7 @@ Deno.test("tells the model and the progress of loading", async () => {
   });
   assert.deepEqual(progress, [{ done: 1, total: 2 }]);
   assert.deepEqual(core.config, { path: "m.gguf", context_length: 512, max_running: 2, max_waiting: 3 });
-  assert.deepEqual(engine.model, { ...new FakeEngine().model, chatTemplate });
+  assert.deepEqual(engine.model, { ...new FakeEngine().model, chatTemplate, defaults: undefined });
   await engine.close();
 });
 

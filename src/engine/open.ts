@@ -73,7 +73,8 @@ async function fallBack(
   return await openWasm(wasm, load);
 }
 
-async function openWasm(folder: string, { model, ...load }: NativeOptions): Promise<Engine> {
+async function openWasm(folder: string, { model, lora = [], ...load }: NativeOptions): Promise<Engine> {
+  if (lora.length > 0) throw onlyGguf(`adapters for ${model}`);
   const module = await compile(join(folder, MODULE));
   const connect = workerLink(pathToFileURL(join(folder, GLUE)).href, module);
   return await WasmEngine.open({ ...load, connect, weights: () => readWeights(model) });
@@ -91,9 +92,16 @@ async function compile(file: string): Promise<WebAssembly.Module> {
 /** A model file as a stream. */
 async function readWeights(path: string): Promise<Weights> {
   const { isFile, size } = await onFile(path, Deno.stat(path));
-  if (!isFile) throw new EngineError("io", `opening ${path}: expected a file, got a directory`);
+  if (!isFile) throw onlyGguf(`the folder ${path}`);
   if (size === 0) throw new EngineError("io", `opening ${path}: the file is empty`);
   return { stream: ReadableStream.from(readChunks(path)), bytes: size };
+}
+
+/** The edge has one format; the native core makes it from all others. */
+function onlyGguf(got: string): EngineError {
+  const message =
+    `opening a model: expected a GGUF file for the WebAssembly engine, got ${got}; llamero convert makes one`;
+  return new EngineError("unsupported", message);
 }
 
 /** The bytes of a file, in larger chunks than the `readable` of `Deno.FsFile` has. */

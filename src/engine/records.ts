@@ -8,7 +8,14 @@
  * @module
  */
 
-import { EngineError, type EngineErrorCode, type EngineStats, type GenerateEvent, type ModelInfo } from "./engine.ts";
+import {
+  EngineError,
+  type EngineErrorCode,
+  type EngineStats,
+  type GenerateEvent,
+  type ModelDefaults,
+  type ModelInfo,
+} from "./engine.ts";
 
 /** Error names by code: the name of code `-n` is at `n - 1`, as `ErrorKind::code` in core-rs/src/error.rs has them. */
 export const ERROR_NAMES: readonly EngineErrorCode[] = [
@@ -21,6 +28,7 @@ export const ERROR_NAMES: readonly EngineErrorCode[] = [
   "not_found",
   "closed",
   "internal",
+  "insufficient_resources",
 ];
 
 /** What the core writes as `kind` of an event record. */
@@ -131,7 +139,11 @@ export function readError(fields: Fields): EngineError {
 
 /** The model's description, as `llamero_describe` writes it. */
 export function readModel(json: Uint8Array): ModelInfo {
-  const fields = readJson(json);
+  return readModelFields(readJson(json));
+}
+
+/** The same from JSON that has been parsed. */
+export function readModelFields(fields: Fields): ModelInfo {
   return {
     name: string(fields, "name"),
     architecture: string(fields, "architecture"),
@@ -139,12 +151,35 @@ export function readModel(json: Uint8Array): ModelInfo {
     vocabSize: number(fields, "vocab_size"),
     parameters: number(fields, "parameters"),
     quantization: string(fields, "quantization"),
-    chatTemplate: optionalString(fields, "chat_template"),
+    chatTemplate: readChatTemplate(fields),
     bosToken: optionalString(fields, "bos_token"),
     eosToken: optionalString(fields, "eos_token"),
     addsBos: fields.adds_bos === true,
     specialTokens: strings(fields, "special_tokens"),
     device: string(fields, "device"),
+    defaults: readDefaults(fields),
+  };
+}
+
+function readChatTemplate(fields: Fields): ModelInfo["chatTemplate"] {
+  const value = fields.chat_template;
+  if (!Array.isArray(value)) return optionalString(fields, "chat_template");
+  return value.map((each) => {
+    const source = object(each, "an element of chat_template");
+    return { name: string(source, "name"), template: string(source, "template") };
+  });
+}
+
+function readDefaults(fields: Fields): ModelDefaults | undefined {
+  if (fields.defaults === undefined || fields.defaults === null) return undefined;
+  const defaults = object(fields.defaults, "defaults");
+  return {
+    temperature: optionalNumber(defaults, "temperature"),
+    topK: optionalNumber(defaults, "top_k"),
+    topP: optionalNumber(defaults, "top_p"),
+    minP: optionalNumber(defaults, "min_p"),
+    repeatPenalty: optionalNumber(defaults, "repeat_penalty"),
+    maxLength: optionalNumber(defaults, "max_length"),
   };
 }
 
@@ -177,6 +212,15 @@ function number(fields: Fields, key: string): number {
   const value = fields[key];
   if (typeof value !== "number") throw malformed(`expected a number as ${key}, got ${typeof value}`);
   return value;
+}
+
+function optionalNumber(fields: Fields, key: string): number | undefined {
+  return fields[key] === undefined || fields[key] === null ? undefined : number(fields, key);
+}
+
+function object(value: unknown, what: string): Fields {
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Fields;
+  throw malformed(`expected an object as ${what}, got ${value === null ? "null" : typeof value}`);
 }
 
 function string(fields: Fields, key: string): string {

@@ -16,6 +16,7 @@ const MODEL: ModelInfo = {
   addsBos: false,
   specialTokens: ["<s>", "</s>"],
   device: "cpu",
+  defaults: { temperature: 0.9, topK: 50, topP: 0.6, minP: 0.1, repeatPenalty: 1.1, maxLength: 4096 },
 };
 const DONE = { reason: "stop", prompt_tokens: 1, completion_tokens: 2, queue_ms: 0.5, prefill_ms: 3, decode_ms: 4 };
 
@@ -134,6 +135,25 @@ Deno.test("decodes a model's description", () => {
   assert.deepEqual(readModel(packModel(MODEL)), MODEL);
   const broken = packModel({ ...MODEL, specialTokens: [1 as unknown as string] });
   assert.throws(() => readModel(broken), { code: "internal", message: /array of texts as special_tokens/ });
+});
+
+Deno.test("a model may have no template and recommend nothing, or several templates and little", () => {
+  const bare = { ...MODEL, chatTemplate: undefined, defaults: undefined };
+  assert.deepEqual(readModel(packModel(bare)), bare);
+  const chatTemplate = [{ name: "default", template: "{{ messages }}" }, { name: "tool_use", template: "" }];
+  const some = readModel(packModel({ ...MODEL, chatTemplate, defaults: { topP: 0.6 } }));
+  assert.deepEqual(some.chatTemplate, chatTemplate);
+  assert.deepEqual(JSON.parse(JSON.stringify(some.defaults)), { topP: 0.6 });
+  const broken: [Record<string, unknown>, RegExp][] = [
+    [{ chatTemplate: 1 }, /a text as chat_template, got number/],
+    [{ chatTemplate: ["x"] }, /an object as an element of chat_template, got string/],
+    [{ chatTemplate: [{ name: "default" }] }, /a text as template, got undefined/],
+    [{ defaults: { topP: "0.6" } }, /a number as top_p, got string/],
+  ];
+  for (const [fields, message] of broken) {
+    const model = { ...MODEL, ...fields } as ModelInfo;
+    assert.throws(() => readModel(packModel(model)), { code: "internal", message });
+  }
 });
 
 Deno.test("gives out what came before a malformed record", () => {

@@ -8,7 +8,7 @@
  */
 
 /** The ABI this side is written for; the library must report the same number. */
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 /** The symbol that is looked up first, alone: it exists in every version, so a wrong one can be named. */
 export const VERSION_SYMBOL = {
@@ -24,6 +24,8 @@ export const SYMBOLS = {
   ...VERSION_SYMBOL,
   /** (config JSON, bytes) -> engine id; loading goes on in the engine's thread */
   llamero_open: { parameters: ["buffer", "usize"], result: "i32" },
+  /** (task JSON, bytes) -> id for `wait`, `describe` (the result) and `close`; the work goes on in a thread */
+  llamero_start: { parameters: ["buffer", "usize"], result: "i32" },
   /** (engine, out, capacity, timeout in ms) -> bytes of event records, 0 on timeout */
   llamero_wait: { parameters: ["i32", "buffer", "usize", "u32"], result: "i32", nonblocking: true },
   /** (engine, out JSON, capacity) -> bytes of the model's description, once it is ready; written when they fit */

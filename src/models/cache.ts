@@ -24,19 +24,21 @@ export function modelsDir(env: ReadEnv): string {
   return join(home, ".cache", "llamero", "models");
 }
 
-/** What `--model` points at: a file, or an entry of the catalogue. */
-export type ModelRef = { kind: "file"; path: string } | { kind: "entry"; entry: CatalogueEntry };
+/** What `--model` points at: a folder or file, or an entry of the catalogue. */
+export type ModelRef = { kind: "path"; path: string } | { kind: "entry"; entry: CatalogueEntry };
+
+const PATH = /\/|^\.\.?$|\.(gguf|safetensors|bin|pt|pth|pdparams|index\.json)$/i;
 
 /**
- * Read the value of `--model`. What has a slash, or `.gguf` at its end, is a path; another word is a name of the
- * catalogue.
+ * Read the value of `--model`. What has a slash, is a dot or ends like a model file is a path; another word is a name
+ * of the catalogue.
  */
 export function parseModelRef(value: string): ModelRef {
-  if (value.includes("/") || value.toLowerCase().endsWith(".gguf")) return { kind: "file", path: value };
+  if (PATH.test(value)) return { kind: "path", path: value };
   const entry = findModel(value);
   if (entry) return { kind: "entry", entry };
   const known = CATALOGUE.map((entry) => entry.id).join(", ");
   throw new ModelError(
-    `opening model "${value}" failed: expected a path (with a slash, or .gguf at its end) or one of: ${known}`,
+    `opening model "${value}" failed: expected a path (with a slash in it, such as ./${value}) or one of: ${known}`,
   );
 }

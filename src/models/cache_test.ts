@@ -13,13 +13,15 @@ Deno.test("the cache folder follows LLAMERO_CACHE, then XDG, then HOME", () => {
 });
 
 Deno.test("--model is a path or a known name", () => {
-  for (const path of ["./x", "/a/b", "missing.GGUF"]) assertEquals(parseModelRef(path), { kind: "file", path });
+  for (const path of ["./x", "/a/b", "missing.GGUF", ".", "model_state.pdparams", "m.safetensors.index.json"]) {
+    assertEquals(parseModelRef(path), { kind: "path", path });
+  }
   assertEquals(parseModelRef("SmolLM2-135M-Instruct"), { kind: "entry", entry: findModel(DEFAULT_MODEL)! });
   for (const name of ["llama-9", ""]) {
     assertThrows(
       () => parseModelRef(name),
       ModelError,
-      `opening model "${name}" failed: expected a path (with a slash, or .gguf at its end) or one of: ${DEFAULT_MODEL}`,
+      `opening model "${name}" failed: expected a path (with a slash in it, such as ./${name}) or one of: ${DEFAULT_MODEL}`,
     );
   }
 });
