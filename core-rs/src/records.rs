@@ -24,6 +24,8 @@ use crate::engine::{Event, EventKind, FinishReason, Timings, Usage};
 use crate::error::Error;
 
 const HEADER: usize = 16;
+/// Longest sentence of a failure: a file may put anything into it, and a record must fit into the reader's buffer.
+const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// What comes out of an engine's host.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,5 +124,7 @@ fn encode_kind(kind: &EventKind) -> (u32, Vec<u8>) {
 
 /// `{code, message}`: how an error is written wherever it crosses as JSON.
 pub(crate) fn failure(error: &Error) -> String {
-    json(&Failure { code: error.kind().name(), message: error.to_string() })
+    let mut message = error.to_string();
+    message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+    json(&Failure { code: error.kind().name(), message })
 }

@@ -209,6 +209,59 @@ fn what_is_there_is_not_overwritten_by_chance() {
     assert_eq!(std::fs::read(&out).expect("a file"), b"precious");
 }
 
+/// Copies the files of a fixture.
+fn copy_fixture(name: &str, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(fixtures().join(name)).expect("fixtures") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("a copy");
+    }
+}
+
+/// A folder is replaced as a whole, and only when it holds nothing else.
+#[test]
+fn a_folder_of_before_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().expect("folder");
+    let out = dir.path().join("model");
+    let convert = |from: &Path, overwrite: bool| {
+        run(serde_json::json!({
+            "task": "convert", "source": {"path": from}, "out": &out, "file_type": "f32", "format": "safetensors",
+            "overwrite": overwrite,
+        }))
+    };
+    // Shards and an index of another model, which would win over what is written.
+    copy_fixture("hf-safetensors", &out);
+    convert(&fixtures().join("f16.gguf"), false).expect_err("it is there");
+    convert(&out, true).expect_err("it is the source");
+    convert(&fixtures().join("f16.gguf"), true).expect("replaces");
+    let entries = std::fs::read_dir(&out).expect("a folder");
+    let mut names: Vec<_> = entries.map(|e| e.expect("an entry").file_name()).collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["config.json", "generation_config.json", "model.safetensors", "tokenizer.model", "tokenizer_config.json"]
+    );
+    assert_says(&Source::new(&out), "greedy.json");
+    assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 1, "nothing beside it");
+    std::fs::write(out.join("thesis.txt"), "precious").expect("a file");
+    let error = convert(&fixtures().join("paddle"), true).expect_err("refused");
+    assert!(error.to_string().contains("thesis.txt"), "{error}");
+}
+
+#[test]
+fn models_that_say_one_thing_and_hold_another_are_refused() {
+    let dir = tempfile::tempdir().expect("folder");
+    copy_fixture("paddle", dir.path());
+    let config = std::fs::read_to_string(dir.path().join("config.json")).expect("config");
+    let mut config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+    for (layers, word) in [(3, "expected tensor blk.2."), (1, "got blk.1.")] {
+        config["num_hidden_layers"] = layers.into();
+        std::fs::write(dir.path().join("config.json"), config.to_string()).expect("written");
+        let error = Source::new(dir.path()).open().expect("opens").plan(None).err().expect("refused");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
 #[test]
 fn quantised_once_and_found_again() {
     let dir = tempfile::tempdir().expect("folder");

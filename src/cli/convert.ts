@@ -33,6 +33,11 @@ export async function quantize(deps: Deps, { values, positionals }: Parsed): Pro
   if (model === undefined || more.length > 0) throw usage("quantize", "a model and perhaps an output", positionals);
   const { path, id } = await locateModel(deps, { ...values, model });
   const type = values.type ?? QUANTIZE_TYPE;
+  if (out !== undefined && !isGguf(out)) {
+    throw new UsageError(
+      `llamero quantize: expected an output that ends with .gguf, got ${out}; convert writes folders`,
+    );
+  }
   return await write(deps, { path, lora: adapters(values) }, out ?? `${id}-${type}.gguf`, type, values);
 }
 
@@ -51,7 +56,7 @@ async function write(deps: Deps, source: ModelSource, out: string, type: string,
   const abort = new AbortController();
   using _signals = terminal.onSignal(["SIGINT", "SIGTERM"], () => abort.abort());
   using progress = reporter.start(`writing ${out} (${type})`);
-  const target = out.endsWith(".gguf") ? "gguf" : "safetensors";
+  const target = isGguf(out) ? "gguf" : "safetensors";
   try {
     const made = await deps.runTask(
       { task: "convert", source, out: resolve(out), file_type: type, format: target, overwrite: values.force ?? false },
@@ -66,6 +71,10 @@ async function write(deps: Deps, source: ModelSource, out: string, type: string,
     reporter.note("stopped; the same command goes on where this one ended");
     return EXIT_INTERRUPTED;
   }
+}
+
+function isGguf(out: string): boolean {
+  return out.toLowerCase().endsWith(".gguf");
 }
 
 function usage(command: string, expected: string, got: readonly string[]): UsageError {

@@ -60,6 +60,8 @@ Deno.test("what is missing is said", async () => {
   for (const args of [["convert", "./v"], ["quantize"], ["apply-delta", "./a", "./b"], ["convert", "a/", "b", "c"]]) {
     assertEquals(await run(...args), 2, args.join(" "));
   }
+  assertEquals(await run("quantize", "./v", "./folder"), 2);
+  assertStringIncludes(terminal.errors, "expected an output that ends with .gguf, got ./folder");
   assertEquals(await run("quantize", "./v", "--type", "q9"), 2);
   assertStringIncludes(terminal.errors, "--type: expected one of f32, f16, bf16");
   assertEquals(seen, []);

@@ -138,11 +138,25 @@ function memoryRows({ weights, cache, working, needed, machine, fits, advice = [
   ];
 }
 
+/** How the flags spell what tokens are chosen by. */
+const SAMPLING_NAMES = {
+  temperature: "temperature",
+  topK: "top-k",
+  topP: "top-p",
+  minP: "min-p",
+  repeatPenalty: "repeat-penalty",
+  maxLength: "tokens in all",
+} as const;
+
 /** What applies when a request says nothing: the model's own values, else the built-in ones. */
 function sampling({ defaults = {} }: ModelInfo): string {
-  const own = Object.fromEntries(Object.entries(defaults).filter(([, value]) => value !== undefined));
-  return Object.entries({ ...BUILT_IN_SAMPLING, ...own })
-    .map(([name, value]) => `${name} ${value}${name in own ? " (the model's)" : ""}`).join(", ");
+  const built: ModelInfo["defaults"] = BUILT_IN_SAMPLING;
+  const keys = Object.keys(SAMPLING_NAMES) as (keyof typeof SAMPLING_NAMES)[];
+  return keys.flatMap((key) => {
+    const value = defaults[key] ?? built[key];
+    const whose = defaults[key] === undefined ? "" : " (the model's)";
+    return value === undefined ? [] : [`${SAMPLING_NAMES[key]} ${value}${whose}`];
+  }).join(", ");
 }
 
 function row(label: string, value: string): string {

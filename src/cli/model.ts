@@ -42,7 +42,7 @@ export async function locateModel(deps: Deps, values: FlagValues): Promise<Locat
   if (ref.kind === "entry") {
     return { path: await pullEntry(deps, ref.entry, values.quiet), id: ref.entry.id, file: ref.entry.file };
   }
-  const file = basename(ref.path);
+  const file = basename(resolve(ref.path));
   // A file that every folder has says nothing; the folder's name does.
   const named = /^(model|pytorch_model|model_state)\b/.test(file) ? basename(dirname(resolve(ref.path))) : file;
   return { path: ref.path, id: named.replace(/\.(gguf|safetensors|bin|pdparams)$/i, ""), file };

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::Checkpoint;
 use super::folder::{Bytes, Folder, weight_files};
-use super::hugging_face::{optional, stored};
+use super::hugging_face::{ROPE_FACTORS, optional, stored};
 use super::names::{self, Name, Role};
 use super::open_all;
 use super::rows::{LowRank, Source, gguf_row, row_shape};
@@ -20,6 +20,8 @@ use crate::formats::gguf::TensorInfo;
 use crate::formats::stored::Stored;
 use crate::quantize;
 
+/// Ways to begin an adapter that take something away from the base, which a folder of the adapter does not tell.
+const CHANGES_BASE: [&str; 4] = ["pissa", "olora", "corda", "loftq"];
 /// Largest rank of an adapter; published ones stay below 512.
 const MAX_RANK: usize = 1 << 12;
 
@@ -38,6 +40,12 @@ pub fn apply_delta(base: Checkpoint, delta: Checkpoint) -> Result<Checkpoint> {
         .collect();
     let mut sources = Vec::with_capacity(delta.sources.len());
     for (info, mut source) in delta.head.tensors.iter().zip(delta.sources) {
+        // No weight but a setting, which both sides have whole.
+        if info.name == ROPE_FACTORS {
+            from_base.remove(ROPE_FACTORS);
+            sources.push(source);
+            continue;
+        }
         let (base_info, base_source) = from_base.remove(&info.name).ok_or_else(|| unmatched(&info.name, "the base"))?;
         check_shapes(&base_info, info)?;
         source.shift_files(base.files.len());
@@ -79,8 +87,9 @@ fn check_shapes(base: &TensorInfo, delta: &TensorInfo) -> Result<()> {
 #[derive(Debug, Deserialize)]
 struct AdapterConfig {
     peft_type: Option<String>,
-    r: usize,
     lora_alpha: f32,
+    /// How training began; some ways change the base as well.
+    init_lora_weights: Option<serde_json::Value>,
     #[serde(default)]
     use_rslora: bool,
     #[serde(default)]
@@ -88,8 +97,6 @@ struct AdapterConfig {
     #[serde(default)]
     fan_in_fan_out: bool,
     bias: Option<String>,
-    #[serde(default)]
-    rank_pattern: BTreeMap<String, usize>,
     #[serde(default)]
     alpha_pattern: BTreeMap<String, f32>,
 }
@@ -107,24 +114,44 @@ impl AdapterConfig {
         if self.fan_in_fan_out {
             return refuse("expected linear layers, got fan_in_fan_out");
         }
+        if let Some(init) = self.init_lora_weights.as_ref().and_then(|init| init.as_str())
+            && CHANGES_BASE.iter().any(|way| init.starts_with(way))
+        {
+            return refuse(&format!(
+                "expected an adapter of the base as it is published, got init_lora_weights {init}"
+            ));
+        }
         match self.bias.as_deref() {
             None | Some("none") => Ok(()),
             Some(other) => refuse(&format!("expected bias none, got {other}")),
         }
     }
 
-    /// What the product for a module is multiplied with.
-    fn scale(&self, module: &str) -> f32 {
-        let rank = pattern(&self.rank_pattern, module).unwrap_or(self.r) as f32;
+    /// What the product of this rank for a module is multiplied with.
+    fn scale(&self, module: &str, rank: usize) -> f32 {
         let alpha = pattern(&self.alpha_pattern, module).unwrap_or(self.lora_alpha);
-        alpha / if self.use_rslora { rank.sqrt() } else { rank }
+        alpha / if self.use_rslora { (rank as f32).sqrt() } else { rank as f32 }
+    }
+
+    /// Patterns are expressions in general; one that names no module here would change nothing in silence.
+    fn check_patterns<'a>(&self, modules: impl Iterator<Item = &'a String> + Clone) -> Result<()> {
+        let unused = self.alpha_pattern.keys().find(|pattern| !modules.clone().any(|module| is_named(module, pattern)));
+        match unused {
+            None => Ok(()),
+            Some(pattern) => Err(Error::unsupported(format!(
+                "reading adapter_config.json: expected alpha_pattern with ends of module names, got {pattern}"
+            ))),
+        }
     }
 }
 
 /// The value for a module, whose name ends with the pattern at a dot.
 fn pattern<T: Copy>(patterns: &BTreeMap<String, T>, module: &str) -> Option<T> {
-    let fits = |pattern: &str| module.strip_suffix(pattern).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    patterns.iter().find(|(pattern, _)| fits(pattern)).map(|(_, value)| *value)
+    patterns.iter().find(|(pattern, _)| is_named(module, pattern)).map(|(_, value)| *value)
+}
+
+fn is_named(module: &str, pattern: &str) -> bool {
+    module.strip_suffix(pattern).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// `checkpoint` with the adapter in `folder` merged into its weights.
@@ -144,6 +171,7 @@ pub fn merge_lora(mut checkpoint: Checkpoint, folder: &dyn Folder) -> Result<Che
     let found = weight_files(folder, Some(name.unwrap_or("adapter_model.safetensors")))?;
     let files = open_all(folder, &found.names)?;
     let pairs = pairs(stored(&found, &files)?)?;
+    config.check_patterns(pairs.keys())?;
     let files: Vec<&[u8]> = files.iter().map(|file: &Bytes| (**file).as_ref()).collect();
     let by_name: BTreeMap<String, usize> =
         checkpoint.head.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
@@ -155,7 +183,8 @@ pub fn merge_lora(mut checkpoint: Checkpoint, folder: &dyn Folder) -> Result<Che
             return Err(Error::unsupported(format!("merging the adapter: expected linear layers, got {module}")));
         }
         let rotary = (role == Role::Rotary).then_some(head_dim);
-        let product = pair.product(module, rotary, &checkpoint.head.tensors[at], config.scale(module), &files)?;
+        let mut product = pair.product(module, rotary, &checkpoint.head.tensors[at], &files)?;
+        product.scale = config.scale(module, product.rank);
         let base = std::mem::replace(&mut checkpoint.sources[at], Source::Constant(Vec::new()));
         checkpoint.sources[at] = Source::LowRank { base: Box::new(base), product };
     }
@@ -199,14 +228,7 @@ fn pairs(stored: Vec<Stored>) -> Result<BTreeMap<String, Pair>> {
 }
 
 impl Pair {
-    fn product(
-        &self,
-        module: &str,
-        rotary: Option<usize>,
-        info: &TensorInfo,
-        scale: f32,
-        files: &[&[u8]],
-    ) -> Result<LowRank> {
+    fn product(&self, module: &str, rotary: Option<usize>, info: &TensorInfo, files: &[&[u8]]) -> Result<LowRank> {
         let (Some(a), Some(b)) = (&self.a, &self.b) else {
             return Err(Error::invalid_format(format!(
                 "merging the adapter: expected lora_A and lora_B of {module}, got one"
@@ -231,7 +253,7 @@ impl Pair {
         for (row, values) in published.chunks_exact(rank).enumerate() {
             b[gguf_row(row, rotary) * rank..][..rank].copy_from_slice(values);
         }
-        Ok(LowRank { a, b, rank, scale })
+        Ok(LowRank { a, b, rank, scale: 1.0 })
     }
 }
 

@@ -89,28 +89,43 @@ pub(super) fn weight_files(folder: &dyn Folder, file: Option<&str>) -> Result<We
         let format = Format::of(file).map_or_else(|| sniff(folder, file), Ok)?;
         return named(folder, format, file);
     }
+    let mut incomplete = None;
     for format in Format::ALL {
+        // An index may be there without its shards, when a folder was fetched in another format.
         if let Some(index) = find_index(folder, format) {
-            return indexed(folder, format, index);
+            match indexed(folder, format, index) {
+                Err(error) if error.kind() == ErrorKind::Io => incomplete = incomplete.or(Some(error)),
+                outcome => return outcome,
+            }
         }
         let all: Vec<_> = folder.names().iter().map(String::as_str).filter(|name| is_weights(name, format)).collect();
         match whole(&all).or_else(|| one_set(&all)) {
             Some(name) => return named(folder, format, name),
             None if all.is_empty() => {}
             None => {
-                let message = format!("expected one model in {}, got {}: name the file", folder.name(), all.join(", "));
+                let message = format!("expected one model in {}, got {}: name the file", folder.name(), some_of(&all));
                 return Err(Error::invalid_request(message));
             }
         }
     }
     let wanted = "a model (*.gguf, model.safetensors, pytorch_model.bin or model_state.pdparams, or their index)";
-    Err(missing(folder, wanted))
+    if folder.names().iter().any(|name| name == "adapter_config.json") {
+        return Err(missing(folder, &format!("{wanted}, not an adapter (--lora merges it into its model)")));
+    }
+    Err(incomplete.unwrap_or_else(|| missing(folder, wanted)))
 }
 
 /// A GGUF file of another name, as caches keep files under their hashes.
 fn sniff(folder: &dyn Folder, file: &str) -> Result<Format> {
     let bytes = folder.open(file)?;
     if (*bytes).as_ref().starts_with(b"GGUF") { Ok(Format::Gguf) } else { Err(unknown(file)) }
+}
+
+/// Names for a sentence.
+fn some_of(names: &[&str]) -> String {
+    const SHOWN: usize = 8;
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    format!("{}{more}", names[..names.len().min(SHOWN)].join(", "))
 }
 
 fn unknown(file: &str) -> Error {
@@ -124,7 +139,8 @@ fn missing(folder: &dyn Folder, wanted: &str) -> Error {
 
 /// Files of this format that are no adapter, optimiser or tokenizer.
 fn is_weights(name: &str, format: Format) -> bool {
-    const OTHERS: [&str; 6] = ["adapter_model", "optimizer", "training_args", "scheduler", "rng_state", "tokenizer"];
+    const OTHERS: [&str; 7] =
+        ["adapter_model", "mm_projector", "optimizer", "training_args", "scheduler", "rng_state", "tokenizer"];
     Format::of(name) == Some(format) && !OTHERS.iter().any(|other| name.starts_with(other))
 }
 
@@ -260,6 +276,8 @@ mod tests {
                 Format::Gguf,
                 &["x-00001-of-00002.gguf", "x-00002-of-00002.gguf"],
             ),
+            (&["model.safetensors.index.json", "pytorch_model.bin"], Format::PyTorch, &["pytorch_model.bin"]),
+            (&["mm_projector.bin", "model_state.pdparams"], Format::Paddle, &["model_state.pdparams"]),
             (&["finetuned.safetensors"], Format::Safetensors, &["finetuned.safetensors"]),
             (&["pytorch_model.bin.index.json", "s-1.bin", "s-2.bin"], Format::PyTorch, &["s-1.bin", "s-2.bin"]),
         ] {

@@ -24,7 +24,7 @@ use crate::model::llama3_factors;
 const EMBEDDING: &str = "token_embd.weight";
 const OUTPUT: &str = "output.weight";
 /// Factors of Llama 3's stretched rotation.
-const ROPE_FACTORS: &str = "rope_freqs.weight";
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 pub(super) fn open(folder: &dyn Folder, found: WeightFiles) -> Result<Checkpoint> {
     let settings = Settings::read(&required(folder, "config.json")?)?;
@@ -93,7 +93,13 @@ pub(super) fn optional(folder: &dyn Folder, name: &str) -> Result<Option<Vec<u8>
     if !folder.names().iter().any(|there| there == name) {
         return Ok(None);
     }
-    Ok(Some((*folder.open(name)?).as_ref().to_vec()))
+    let file = folder.open(name)?;
+    let bytes = (*file).as_ref();
+    if bytes.len() > vocab::MAX_FILE_LEN {
+        let message = format!("reading {name}: expected at most {} bytes, got {}", vocab::MAX_FILE_LEN, bytes.len());
+        return Err(Error::invalid_format(message));
+    }
+    Ok(Some(bytes.to_vec()))
 }
 
 /// All tensors of all files, each once, and where the index says.
@@ -148,6 +154,10 @@ impl Tensors {
         }
         if settings.is_tied() && known.remove(OUTPUT).is_some() {
             origin.notes.push("the output is the embedding, so its second copy is left out".into());
+        }
+        if !settings.is_tied() && !known.contains_key(OUTPUT) {
+            let message = "expected lm_head.weight, as config.json does not say tie_word_embeddings, got none";
+            return Err(Error::invalid_format(message));
         }
         let default = if format == Format::Paddle { layout::Layout::InOut } else { layout::Layout::OutIn };
         let shapes = known.iter().map(|(gguf, (_, stored))| (gguf.as_str(), stored.shape.as_slice()));

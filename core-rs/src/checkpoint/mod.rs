@@ -14,7 +14,7 @@ mod rows;
 mod settings;
 pub mod vocab;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use candle_core::quantized::QTensor;
@@ -22,14 +22,15 @@ use candle_core::quantized::QTensor;
 pub use self::add::{apply_delta, merge_lora};
 pub use self::folder::{Bytes, Folder, Format};
 use self::folder::{WeightFiles, weight_files};
+use self::layout::Sizes;
 pub use self::rows::Rows;
 use self::rows::Source;
 pub(crate) use self::rows::{gguf_row, row_shape};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::formats::gguf::{self, Gguf, TensorInfo};
 use crate::load::{self, Loaded, Plan, Progress};
-use crate::model::TensorSource;
+use crate::model::{Config, TensorSource};
 use crate::tokenizer::Tokenizer;
 
 /// Bytes of weights between two reports of progress: some milliseconds of copying.
@@ -129,7 +130,9 @@ impl Checkpoint {
     /// # Errors
     /// As [`Plan::new`].
     pub fn plan(&self, context_length: Option<usize>) -> Result<Plan> {
-        Plan::new(&self.head, self.tokenizer.clone(), context_length)
+        let plan = Plan::new(&self.head, self.tokenizer.clone(), context_length)?;
+        check_tensors(&self.head, plan.config())?;
+        Ok(plan)
     }
 
     /// Bytes of all weights as loading keeps them.
@@ -146,6 +149,45 @@ impl Checkpoint {
         plan.finish(&mut Reader { checkpoint: self, by_name, done: 0, total: self.weight_bytes(), progress })
     }
 }
+
+/// Checks that a model has the tensors that its sizes ask for and no others: a bias or a layer that nobody reads would
+/// change every answer in silence.
+fn check_tensors(head: &Gguf, config: &Config) -> Result<()> {
+    let sizes =
+        Sizes { n_embd: config.n_embd, n_ff: config.n_ff, n_embd_q: config.n_embd_q(), n_embd_kv: config.n_embd_kv() };
+    let in_layer = |layer: usize| LAYER_PARTS.iter().map(move |part| format!("blk.{layer}.{part}.weight"));
+    let wanted: BTreeSet<String> = (0..config.n_layer)
+        .flat_map(in_layer)
+        .chain(["token_embd.weight", "output_norm.weight"].map(str::to_owned))
+        .collect();
+    if let Some(name) = wanted.iter().find(|name| head.tensor(name).is_none()) {
+        return Err(Error::invalid_format(format!("expected tensor {name} of {} layers, got none", config.n_layer)));
+    }
+    for info in &head.tensors {
+        let name = info.name.as_str();
+        if !wanted.contains(name) && !OPTIONAL.contains(&name) {
+            let layers = config.n_layer;
+            return Err(Error::unsupported(format!(
+                "expected the tensors of a Llama of {layers} layers, got {name} too"
+            )));
+        }
+        let expected = match sizes.linear(name) {
+            Some(shape) => shape.to_vec(),
+            None if name.ends_with("_norm.weight") => vec![config.n_embd],
+            None => continue,
+        };
+        if info.shape != expected {
+            return Err(Error::invalid_format(format!("expected {name} of shape {expected:?}, got {:?}", info.shape)));
+        }
+    }
+    Ok(())
+}
+
+/// Weights of a layer.
+const LAYER_PARTS: [&str; 9] =
+    ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"];
+/// What some models have besides.
+const OPTIONAL: [&str; 2] = ["output.weight", "rope_freqs.weight"];
 
 impl Origin {
     fn new(found: &WeightFiles, files: &[Bytes]) -> Self {

@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use super::Checkpoint;
 use super::vocab;
 use crate::error::{Error, Result};
-use crate::formats::gguf::Gguf;
+use crate::formats::gguf::{Gguf, Metadata};
+use crate::load::vocab::EOS_IDS;
 use crate::model::Yarn;
 
 /// Files of a folder that a copy with other weights needs too.
@@ -31,7 +32,12 @@ impl Checkpoint {
     /// `unsupported` for a GGUF file that says what those files cannot.
     pub fn publication(&self) -> Result<Vec<(String, Vec<u8>)>> {
         if !self.companions.is_empty() {
-            return Ok(self.companions.clone());
+            // Only Paddle's programs look for the vocabulary under its older name.
+            let renamed = |(name, bytes): &(String, Vec<u8>)| {
+                let name = if name == "sentencepiece.bpe.model" { "tokenizer.model" } else { name };
+                (name.to_owned(), bytes.clone())
+            };
+            return Ok(self.companions.iter().map(renamed).collect());
         }
         let mut files = vec![("config.json".to_owned(), pretty(config(&self.head)?))];
         if let Some(generation) = generation(&self.head)? {
@@ -77,10 +83,19 @@ fn config(head: &Gguf) -> Result<Value> {
         ("rope_scaling", scaling),
         ("tie_word_embeddings", json!(head.tensor("output.weight").is_none())),
         ("bos_token_id", json!(id("bos")?)),
-        ("eos_token_id", json!(id("eos")?)),
+        ("eos_token_id", ends(metadata, id("eos")?)?),
     ];
     let entries = entries.into_iter().filter(|(key, value)| !value.is_null() || *key == "rope_scaling");
     Ok(Value::Object(entries.map(|(key, value)| (key.to_owned(), value)).collect()))
+}
+
+/// The end of text: one id, or a list where a model has several.
+fn ends(metadata: &Metadata, eos: Option<u32>) -> Result<Value> {
+    let others = metadata.i32_array(EOS_IDS)?.unwrap_or_default();
+    let mut all: Vec<i64> = eos.map(i64::from).into_iter().chain(others.iter().copied().map(i64::from)).collect();
+    all.sort_unstable();
+    all.dedup();
+    Ok(if all.len() > 1 { json!(all) } else { json!(eos) })
 }
 
 /// `rope_scaling`, and the context that belongs to it: linear and dynamic stretching count from the trained one.
@@ -118,7 +133,10 @@ fn generation(head: &Gguf) -> Result<Option<Value>> {
     let metadata = &head.metadata;
     let float = |key: &str| metadata.f32(&format!("general.sampling.{key}"));
     let entries = [
-        ("temperature", json!(float("temp")?)),
+        // transformers has no temperature 0: it is greedy when it does not sample.
+        ("temperature", json!(float("temp")?.filter(|&t| t != 0.0))),
+        ("do_sample", if float("temp")? == Some(0.0) { json!(false) } else { Value::Null }),
+        ("eos_token_id", ends(metadata, metadata.u32("tokenizer.ggml.eos_token_id")?)?),
         ("top_p", json!(float("top_p")?)),
         ("min_p", json!(float("min_p")?)),
         ("repetition_penalty", json!(float("penalty_repeat")?)),

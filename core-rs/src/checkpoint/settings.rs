@@ -16,6 +16,12 @@ const MAX_JSON: usize = 1 << 20;
 /// Families whose arithmetic is exactly Llama's.
 const MODEL_TYPES: [&str; 4] = ["llama", "mistral", "llava", "llava_llama"];
 
+/// What transformers takes for sizes that a config leaves out.
+const LLAMA_7B: [(&str, usize); 4] =
+    [("hidden_size", 4096), ("intermediate_size", 11008), ("num_hidden_layers", 32), ("num_attention_heads", 32)];
+/// Sizes from here on are those of no model.
+const MAX_SIZE: usize = 1 << 24;
+
 /// What `config.json` says of a Llama.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -55,8 +61,10 @@ struct Config {
 /// How positions turn; the names are Hugging Face's.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct Rope {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older word for `rope_type`; newer files have both.
+    #[serde(rename = "type")]
+    older_type: Option<String>,
     rope_theta: Option<f32>,
     pub factor: Option<f32>,
     pub original_max_position_embeddings: Option<usize>,
@@ -82,7 +90,7 @@ impl Rope {
     }
 
     fn kind(&self) -> &str {
-        self.rope_type.as_deref().unwrap_or("default")
+        self.rope_type.as_deref().or(self.older_type.as_deref()).unwrap_or("default")
     }
 }
 
@@ -106,11 +114,14 @@ impl Settings {
     /// layers that are not implemented.
     pub fn read(bytes: &[u8]) -> Result<Self> {
         let mut whole: serde_json::Value = json("config.json", bytes)?;
-        // The language model inside one that also sees.
+        // The language model inside one that also sees, whose sizes are only written where they are not Llama's.
         if whole.get("hidden_size").is_none()
-            && let Some(text) = whole.get_mut("text_config")
+            && let Some(serde_json::Value::Object(text)) = whole.get_mut("text_config").map(serde_json::Value::take)
         {
-            whole = text.take();
+            let mut inner: serde_json::Map<_, _> =
+                LLAMA_7B.iter().map(|&(key, size)| (key.to_owned(), size.into())).collect();
+            inner.extend(text);
+            whole = serde_json::Value::Object(inner);
         }
         let config: Config = serde_json::from_value(whole).map_err(|e| {
             Error::invalid_format(format!("reading config.json: expected the sizes of a Llama, got {e}"))
@@ -257,6 +268,19 @@ fn to_u32(what: &str, n: usize) -> Result<u32> {
 /// Refuses what the arithmetic behind does not have.
 fn check(config: &Config) -> Result<()> {
     let refuse = |what: String| Err(Error::unsupported(format!("reading config.json: {what}")));
+    let sizes = [
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        config.num_key_value_heads.unwrap_or(1),
+        config.head_dim.unwrap_or(1),
+    ];
+    if let Some(size) = sizes.into_iter().find(|size| !(1..MAX_SIZE).contains(size)) {
+        return Err(Error::invalid_format(format!(
+            "reading config.json: expected sizes from 1 to {MAX_SIZE}, got {size}"
+        )));
+    }
     let family = config.model_type.as_deref().unwrap_or("llama");
     if !MODEL_TYPES.contains(&family) {
         let classes = config.architectures.as_deref().unwrap_or_default().join(", ");
@@ -280,38 +304,36 @@ fn check(config: &Config) -> Result<()> {
     }
 }
 
-/// `generation_config.json`: how the publishers would sample.
+/// `generation_config.json`: how the publishers would sample. What is no number of its kind says nothing.
 #[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
 pub(super) struct Generation {
-    do_sample: Option<bool>,
-    temperature: Option<f32>,
-    top_p: Option<f32>,
-    top_k: Option<u32>,
-    min_p: Option<f32>,
-    repetition_penalty: Option<f32>,
-    /// Most tokens of prompt and reply together.
-    max_length: Option<u32>,
+    values: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Generation {
     /// Adds what the file says to `metadata`, under the keys that GGUF has for it.
     pub fn write(&self, metadata: &mut Metadata) -> Result<()> {
+        let number = |key: &str| self.values.get(key).and_then(serde_json::Value::as_f64).map(|value| value as f32);
+        let whole = |key: &str| self.values.get(key).and_then(serde_json::Value::as_u64);
+        // Who asks not to sample asks for the best token, whatever temperature stands beside it.
+        let is_greedy = self.values.get("do_sample").and_then(serde_json::Value::as_bool) == Some(false);
         let floats = [
-            // Who asks not to sample asks for the best token, whatever temperature stands beside it.
-            ("temp", if self.do_sample == Some(false) { Some(0.0) } else { self.temperature }),
-            ("top_p", self.top_p),
-            ("min_p", self.min_p),
-            ("penalty_repeat", self.repetition_penalty),
+            ("temp", if is_greedy { Some(0.0) } else { number("temperature") }),
+            ("top_p", number("top_p")),
+            ("min_p", number("min_p")),
+            ("penalty_repeat", number("repetition_penalty")),
         ];
         for (key, value) in floats {
             if let Some(value) = value.filter(|v| v.is_finite()) {
                 metadata.insert(format!("general.sampling.{key}"), Value::F32(value))?;
             }
         }
-        if let Some(k) = self.top_k.and_then(|k| i32::try_from(k).ok()) {
+        if let Some(k) = whole("top_k").and_then(|k| i32::try_from(k).ok()) {
             metadata.insert("general.sampling.top_k".into(), Value::I32(k))?;
         }
-        if let Some(length) = self.max_length {
+        // Most tokens of prompt and reply together.
+        if let Some(length) = whole("max_length").and_then(|length| u32::try_from(length).ok()) {
             metadata.insert("llamero.max_length".into(), Value::U32(length))?;
         }
         Ok(())
@@ -422,6 +444,27 @@ mod tests {
     fn the_language_model_inside_one_that_sees() {
         let nested = format!(r#"{{"model_type": "llava", "text_config": {VICUNA}}}"#);
         assert_eq!(Settings::read(nested.as_bytes()).unwrap().head_dim(), 128);
+    }
+
+    #[test]
+    fn odd_values_of_publishers_say_nothing() {
+        let odd = br#"{"temperature": "hot", "top_k": -1, "max_length": 1e99, "do_sample": false}"#;
+        let mut metadata = Metadata::new();
+        json::<Generation>("generation_config.json", odd).unwrap().write(&mut metadata).unwrap();
+        assert_eq!(metadata.iter().collect::<Vec<_>>(), [("general.sampling.temp", &Value::F32(0.0))]);
+    }
+
+    #[test]
+    fn both_words_for_the_kind_of_stretching_may_stand_together() {
+        let both = r#"{"rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 4.0}}"#;
+        assert_eq!(metadata(&with(both).unwrap()).unwrap().u32("llama.context_length"), Ok(Some(16384)));
+    }
+
+    #[test]
+    fn sizes_beyond_any_model_are_refused_before_anything_is_made_of_them() {
+        for change in [r#"{"head_dim": 1000000000000}"#, r#"{"num_attention_heads": 0}"#] {
+            assert_eq!(with(change).unwrap_err().kind(), ErrorKind::InvalidFormat);
+        }
     }
 
     #[test]

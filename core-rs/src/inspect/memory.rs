@@ -77,23 +77,23 @@ pub fn need(weights: u64, config: &Config) -> Need {
     Need { whole: with(config.n_ctx), least: with(config.n_ctx.min(LEAST_CONTEXT)) }
 }
 
-pub(super) fn memory(checkpoint: &Checkpoint, config: &Config, machine: Machine) -> Result<Memory> {
+pub(super) fn memory(checkpoint: &Checkpoint, config: &Config, machine: Machine) -> Memory {
     let weights = checkpoint.weight_bytes();
     let needed = need(weights, config).whole;
     let fits = needed <= machine.available;
-    Ok(Memory {
+    Memory {
         weights,
         cache: Cache::new(config, config.n_ctx),
         working: WORKING_BYTES,
         needed,
         machine,
         fits,
-        advice: if fits { Vec::new() } else { advice(checkpoint, config, machine)? },
-    })
+        advice: if fits { Vec::new() } else { advice(checkpoint, config, machine) },
+    }
 }
 
 /// Smaller choices that fit, the best of each kind.
-fn advice(checkpoint: &Checkpoint, config: &Config, machine: Machine) -> Result<Vec<String>> {
+fn advice(checkpoint: &Checkpoint, config: &Config, machine: Machine) -> Vec<String> {
     let mut advice = Vec::new();
     let weights = checkpoint.weight_bytes();
     if let Some(context) = shorter(weights, config, machine) {
@@ -103,14 +103,16 @@ fn advice(checkpoint: &Checkpoint, config: &Config, machine: Machine) -> Result<
         ));
     }
     for &file_type in FileType::ALL {
-        let smaller = convert::plan_gguf(checkpoint, file_type)?.bytes();
+        // A vocabulary that GGUF cannot carry leaves only a shorter context.
+        let Ok(plan) = convert::plan_gguf(checkpoint, file_type) else { break };
+        let smaller = plan.bytes();
         let needed = need(smaller, config).whole;
         if smaller < weights && needed <= machine.available {
             advice.push(format!("--quantize {} takes {}", file_type.name(), bytes(needed)));
             break;
         }
     }
-    Ok(advice)
+    advice
 }
 
 /// The longest power of two that fits as a context.
@@ -135,7 +137,7 @@ pub fn check(checkpoint: &Checkpoint, config: &Config, machine: Machine) -> Resu
     if least <= machine.available {
         return Ok(());
     }
-    let smaller = advice(checkpoint, config, machine)?;
+    let smaller = advice(checkpoint, config, machine);
     let smaller = if smaller.is_empty() {
         "no smaller form of it would fit".into()
     } else {

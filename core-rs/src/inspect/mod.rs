@@ -93,19 +93,20 @@ pub fn report(checkpoint: &Checkpoint, context_length: Option<usize>, machine: M
     let plan = checkpoint.plan(context_length)?;
     let (config, origin, info) = (plan.config(), checkpoint.origin(), plan.info().clone());
     let metadata = &checkpoint.head().metadata;
+    let trained = checkpoint.plan(None)?.config().n_ctx;
     let scaling = metadata.str("llama.rope.scaling.type")?.filter(|kind| *kind != "none");
     let factor = metadata.f32("llama.rope.scaling.factor")?;
     let stretched = checkpoint.head().tensor("rope_freqs.weight").map(|_| "llama3".to_owned());
     let mut notes = origin.notes.clone();
     if origin.ignored > 0 {
-        notes.push(format!("{} tensors that text needs not are left out", origin.ignored));
+        notes.push(format!("{} tensors that are not needed for text are left out", origin.ignored));
     }
     notes.extend(origin.not_portable.iter().map(|reason| format!("cannot be converted to GGUF: {reason}")));
     Ok(Report {
         format: origin.format.name(),
         files: origin.files.iter().map(|(name, bytes)| File { name: name.clone(), bytes: *bytes }).collect(),
         layout: origin.layout.clone(),
-        release: release(&info),
+        release: release(&info.name, info.vocab_size, trained),
         shape: Shape {
             block_count: config.n_layer,
             embedding_length: config.n_embd,
@@ -118,7 +119,7 @@ pub fn report(checkpoint: &Checkpoint, context_length: Option<usize>, machine: M
             .or(stretched),
         groups: groups(&checkpoint.head().tensors),
         vocabulary: origin.vocabulary,
-        memory: memory::memory(checkpoint, config, machine)?,
+        memory: memory::memory(checkpoint, config, machine),
         model: info,
         notes,
     })
@@ -152,19 +153,19 @@ fn purpose(name: &str) -> (usize, &'static str) {
 }
 
 /// Which Vicuna it is. The versions differ in base model, prompt and length, and mixing them up spoils every answer:
-/// v0 and its kin have rows for added tokens, v1.1 and v1.3 are Llama 1 (2,048 tokens), v1.5 is Llama 2.
-fn release(info: &ModelInfo) -> Option<String> {
-    if !info.name.to_ascii_lowercase().contains("vicuna") {
+/// v0 has rows for added tokens, v1.1 and v1.3 are Llama 1 (2,048 tokens), v1.5 is Llama 2. A version in the name wins.
+fn release(name: &str, vocab_size: usize, context_length: usize) -> Option<String> {
+    let name = name.to_ascii_lowercase();
+    if !name.contains("vicuna") {
         return None;
     }
-    let version = match (info.vocab_size, info.context_length) {
-        (vocabulary, _) if vocabulary > 32_000 => {
-            "v0 (its vocabulary has more than 32,000 tokens): weights of the `###` prompt"
-        }
-        (_, 0..=2048) => "v1.1 or v1.3 (2,048 tokens)",
-        (_, 2049..=4096) => "v1.5 (4,096 tokens)",
-        _ => "v1.5-16k (stretched positions)",
-    };
+    let named = ["v1.5-16k", "v1.5", "v1.3", "v1.1"].into_iter().find(|version| name.contains(version));
+    let version = named.unwrap_or(match (vocab_size, context_length) {
+        (vocabulary, _) if vocabulary > 32_000 => "v0: weights of the `###` prompt, as its vocabulary is above 32,000",
+        (_, 0..=2048) => "v1.1 or v1.3, by its 2,048 tokens",
+        (_, 2049..=4096) => "v1.5, by its 4,096 tokens",
+        _ => "v1.5-16k, by its stretched positions",
+    });
     Some(format!("Vicuna {version}"))
 }
 
@@ -175,6 +176,21 @@ mod tests {
 
     fn info(name: &str, dtype: GgmlType) -> TensorInfo {
         TensorInfo { name: name.into(), dtype, shape: vec![2, 32], offset: 0, len: 64 }
+    }
+
+    #[test]
+    fn versions_of_vicuna_are_told_apart() {
+        for (name, vocabulary, context, version) in [
+            ("vicuna-7b-v1.5", 32_000, 2048, "Vicuna v1.5"),
+            ("llava-Vicuna-7b-v1.5", 32_064, 4096, "Vicuna v1.5"),
+            ("vicuna-7b-delta-v0", 32_001, 2048, "Vicuna v0: weights"),
+            ("vicuna-7b", 32_000, 2048, "Vicuna v1.1 or v1.3"),
+            ("vicuna-13b", 32_000, 16_384, "Vicuna v1.5-16k"),
+        ] {
+            let found = release(name, vocabulary, context).unwrap();
+            assert!(found.starts_with(version), "{name}: {found}");
+        }
+        assert_eq!(release("llama-2-7b", 32_000, 4096), None);
     }
 
     #[test]

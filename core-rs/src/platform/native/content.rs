@@ -38,42 +38,36 @@ struct Known {
     sha256: String,
 }
 
-/// All files of the folder at `path`, or of the folder of the file there; a GGUF file that is no shard stands alone.
+/// The state of a file.
 ///
 /// # Errors
 /// `io` when it cannot be read.
-pub fn files(path: &Path) -> Result<Vec<FileState>> {
+pub fn state(path: &Path) -> Result<FileState> {
     let fail = |e: std::io::Error| Error::new(ErrorKind::Io, format!("cannot read {}: {e}", path.display()));
     let full = path.canonicalize().map_err(fail)?;
-    let name = full.file_name().unwrap_or_default().to_string_lossy();
-    let alone = full.is_file() && name.ends_with(".gguf") && !name.contains("-of-");
-    let folder = if full.is_dir() { Some(full.as_path()) } else { full.parent().filter(|_| !alone) };
-    let mut paths = vec![full.clone()];
-    if let Some(folder) = folder {
-        paths = std::fs::read_dir(folder).map_err(fail)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        paths.sort();
-    }
-    let state = |path: PathBuf| {
-        let meta = std::fs::metadata(&path).ok().filter(|meta| meta.is_file() && meta.len() > 0)?;
-        let modified_ns = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
-        Some(FileState { path, len: meta.len(), modified_ns })
-    };
-    Ok(paths.into_iter().filter_map(state).collect())
+    let meta = std::fs::metadata(&full).map_err(fail)?;
+    let modified = meta.modified().map_err(fail)?;
+    let modified_ns = modified.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    Ok(FileState { path: full, len: meta.len(), modified_ns })
 }
 
-/// The hash of all files at `paths`, by names and contents. `folder` keeps what was hashed before.
+/// The hash of files by what each is for (`role`) and its contents. `folder` keeps what was hashed before.
 ///
 /// # Errors
 /// `io` when a file cannot be read, and what `progress` (bytes done, in total) returns.
-pub fn hash(paths: &[&Path], folder: &Path, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<String> {
-    let files = paths.iter().map(|path| files(path)).collect::<Result<Vec<_>>>()?.concat();
+pub fn hash(
+    files: &[(String, PathBuf)],
+    folder: &Path,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<String> {
+    let files = files.iter().map(|(role, path)| Ok((role, state(path)?))).collect::<Result<Vec<_>>>()?;
     let index = folder.join(INDEX);
     // A damaged index costs time, never a wrong answer.
     let mut known: BTreeMap<PathBuf, Known> =
         std::fs::read(&index).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    let total = files.iter().filter(|file| lookup(&known, file).is_none()).map(|file| file.len).sum();
+    let total = files.iter().filter(|(_, file)| lookup(&known, file).is_none()).map(|(_, file)| file.len).sum();
     let (mut all, mut done) = (Sha256::new(), 0);
-    for file in &files {
+    for (role, file) in &files {
         if lookup(&known, file).is_none() {
             let sha256 = hash_file(&file.path, &mut |bytes| {
                 done += bytes;
@@ -81,12 +75,12 @@ pub fn hash(paths: &[&Path], folder: &Path, progress: &mut dyn FnMut(u64, u64) -
             })?;
             known.insert(file.path.clone(), Known { len: file.len, modified_ns: file.modified_ns, sha256 });
         }
-        let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        all.update(format!("{name}\0{}\0", lookup(&known, file).unwrap_or_default()));
+        all.update(format!("{role}\0{}\0", lookup(&known, file).unwrap_or_default()));
     }
     if total > 0 {
         let bytes = serde_json::to_vec(&known).map_err(|e| Error::internal(format!("writing hashes: {e}")))?;
-        write_whole(&index, &bytes)?;
+        // Without the index the next run hashes again, no more.
+        let _ = write_whole(&index, &bytes);
     }
     Ok(format!("{:x}", all.finalize()))
 }
@@ -110,27 +104,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contents_and_names_count_and_are_read_once() {
+    fn contents_and_roles_count_and_are_read_once() {
         let (models, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let file = models.path().join("a.gguf");
-        std::fs::write(&file, "one").unwrap();
-        let run = |paths: &[&Path]| {
+        let (a, b) = (models.path().join("a.bin"), models.path().join("b.bin"));
+        std::fs::write(&a, "one").unwrap();
+        std::fs::write(&b, "two!").unwrap();
+        let run = |files: &[(&str, &PathBuf)]| {
+            let files: Vec<_> = files.iter().map(|(role, path)| (role.to_string(), (*path).clone())).collect();
             let mut read = 0;
-            let hash = hash(paths, cache.path(), &mut |done, _| {
+            let hash = hash(&files, cache.path(), &mut |done, _| {
                 read = done;
                 Ok(())
             });
             (hash.unwrap(), read)
         };
-        let (first, read) = run(&[models.path()]);
+        let (first, read) = run(&[("weights", &a)]);
         assert_eq!(read, 3);
-        assert_eq!(run(&[models.path()]), (first.clone(), 0));
-        assert_eq!(run(&[&file]), (first.clone(), 0));
-        std::fs::write(models.path().join("b.bin"), "two!").unwrap();
-        let (second, read) = run(&[models.path()]);
+        assert_eq!(run(&[("weights", &a)]), (first.clone(), 0));
+        let (both, read) = run(&[("weights", &a), ("base", &b)]);
         assert_eq!(read, 4);
-        assert_ne!(first, second);
-        std::fs::write(&file, "three").unwrap();
-        assert_ne!(run(&[models.path()]).0, second);
+        assert_ne!(run(&[("weights", &b), ("base", &a)]).0, both);
+        assert_ne!(run(&[("weights", &b)]).0, first);
+        std::fs::write(&a, "three").unwrap();
+        assert_ne!(run(&[("weights", &a)]).0, first);
     }
 }

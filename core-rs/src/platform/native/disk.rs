@@ -1,9 +1,10 @@
 //! Folders and files of the operating system: checkpoints to read, and output that is either whole or not there.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fs4::fs_std::FileExt;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ pub struct DiskFolder {
     path: PathBuf,
     name: String,
     names: Vec<String>,
+    opened: Mutex<BTreeSet<String>>,
 }
 
 impl DiskFolder {
@@ -53,12 +55,13 @@ impl DiskFolder {
             }
         }
         names.sort();
-        Ok(Self { path: full, name, names })
+        Ok(Self { path: full, name, names, opened: Mutex::default() })
     }
 
-    /// Where a file of the folder lies.
-    pub fn path_of(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+    /// The files that have been opened: all that a checkpoint is made of.
+    pub fn opened(&self) -> Vec<PathBuf> {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.iter().map(|name| self.path.join(name)).collect()
     }
 }
 
@@ -72,7 +75,9 @@ impl Folder for DiskFolder {
     }
 
     fn open(&self, name: &str) -> Result<Bytes> {
-        Ok(Arc::new(MappedFile::open(&self.path_of(name))?))
+        let file = MappedFile::open(&self.path.join(name))?;
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        Ok(Arc::new(file))
     }
 }
 
@@ -101,14 +106,65 @@ pub fn make_folder(path: &Path) -> Result<()> {
 
 /// Writes a small file: whole or not at all.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let part = part_of(path);
+    // Two processes may write the same small file, each its own way there.
+    let part = PathBuf::from(format!("{}.{}.part", path.display(), std::process::id()));
     std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, path)).map_err(|e| io(path, "write", &e))
 }
 
-fn part_of(path: &Path) -> PathBuf {
+/// Where something is written before it is whole.
+pub fn part_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");
     name.into()
+}
+
+/// A folder that is being made beside its place. Files in it are whole; those of a run before with the same fingerprint
+/// stay.
+pub struct PartFolder<'a> {
+    target: &'a Path,
+    part: PathBuf,
+}
+
+/// In a [`PartFolder`]: what is being written from what.
+const FOLDER_JOURNAL: &str = ".fingerprint";
+
+impl<'a> PartFolder<'a> {
+    /// Opens what will become the folder `target`.
+    ///
+    /// # Errors
+    /// `io` when it cannot be written.
+    pub fn open(target: &'a Path, fingerprint: &str) -> Result<Self> {
+        let part = part_of(target);
+        let journal = part.join(FOLDER_JOURNAL);
+        if std::fs::read(&journal).is_ok_and(|found| found == fingerprint.as_bytes()) {
+            return Ok(Self { target, part });
+        }
+        if part.exists() {
+            std::fs::remove_dir_all(&part).map_err(|e| io(&part, "remove", &e))?;
+        }
+        make_folder(&part)?;
+        write_whole(&journal, fingerprint.as_bytes())?;
+        Ok(Self { target, part })
+    }
+
+    /// Where a file is written.
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        self.part.join(name)
+    }
+
+    /// Puts the folder in its place; one that was there goes when the new one stands.
+    pub fn finish(self) -> Result<()> {
+        let fail = |e: std::io::Error| io(self.target, "write", &e);
+        std::fs::remove_file(self.part.join(FOLDER_JOURNAL)).map_err(fail)?;
+        if !self.target.exists() {
+            return std::fs::rename(&self.part, self.target).map_err(fail);
+        }
+        let mut aside = self.target.as_os_str().to_owned();
+        aside.push(".old");
+        std::fs::rename(self.target, &aside).map_err(fail)?;
+        std::fs::rename(&self.part, self.target).map_err(fail)?;
+        std::fs::remove_dir_all(&aside).map_err(|e| io(Path::new(&aside), "remove", &e))
+    }
 }
 
 /// How far a file has come.

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::disk::{DiskFolder, PartFile, check_space, make_folder, write_whole};
+use super::disk::{DiskFolder, PartFile, PartFolder, check_space, make_folder, part_of, write_whole};
 use super::host::{closed, panic_text};
 use super::{content, machine};
 use crate::checkpoint::{Checkpoint, apply_delta, merge_lora};
-use crate::convert::{self, Plan};
+use crate::convert::{self, Plan, WeightFile};
 use crate::error::{Error, Result};
 use crate::inspect;
 use crate::quantize::FileType;
@@ -46,26 +46,36 @@ impl Source {
     /// # Errors
     /// As [`Checkpoint::open`], [`apply_delta`] and [`merge_lora`], with the path in front.
     pub fn open(&self) -> Result<Checkpoint> {
-        let mut checkpoint = open(&self.path)?;
-        if let Some(base) = &self.base {
-            checkpoint = apply_delta(open(base)?, checkpoint)?;
-        }
-        for adapter in &self.lora {
-            let (folder, _) = DiskFolder::open(adapter)?;
-            checkpoint = merge_lora(checkpoint, &folder).map_err(|e| e.context(adapter.display()))?;
-        }
-        Ok(checkpoint)
+        Ok(self.open_recorded()?.0)
     }
 
-    /// Every path of it.
-    fn paths(&self) -> impl Iterator<Item = &Path> {
-        [Some(&self.path), self.base.as_ref()].into_iter().flatten().chain(&self.lora).map(PathBuf::as_path)
+    /// The same, and every file that had a part in it with what it is for.
+    fn open_recorded(&self) -> Result<(Checkpoint, Vec<(String, PathBuf)>)> {
+        let (mut checkpoint, mut files) = open(&self.path, "model")?;
+        if let Some(base) = &self.base {
+            let (base, more) = open(base, "base")?;
+            checkpoint = apply_delta(base, checkpoint)?;
+            files.extend(more);
+        }
+        for (i, adapter) in self.lora.iter().enumerate() {
+            let (folder, _) = DiskFolder::open(adapter)?;
+            checkpoint = merge_lora(checkpoint, &folder).map_err(|e| e.context(adapter.display()))?;
+            files.extend(recorded(&folder, &format!("adapter {i}")));
+        }
+        Ok((checkpoint, files))
     }
 }
 
-fn open(path: &Path) -> Result<Checkpoint> {
+fn open(path: &Path, role: &str) -> Result<(Checkpoint, Vec<(String, PathBuf)>)> {
     let (folder, file) = DiskFolder::open(path)?;
-    Checkpoint::open(&folder, file.as_deref()).map_err(|e| e.context(path.display()))
+    let checkpoint = Checkpoint::open(&folder, file.as_deref()).map_err(|e| e.context(path.display()))?;
+    Ok((checkpoint, recorded(&folder, role)))
+}
+
+/// The files of a folder that were opened, each with its role and its name.
+fn recorded(folder: &DiskFolder, role: &str) -> Vec<(String, PathBuf)> {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    folder.opened().into_iter().map(|path| (format!("{role}: {}", name(&path)), path)).collect()
 }
 
 /// What to do.
@@ -250,18 +260,18 @@ impl Shared {
                 Ok(records::json(&report))
             }
             TaskConfig::Convert { source, out, file_type, format, overwrite } => {
-                if out.exists() && !overwrite {
+                if is_taken(out) && !overwrite {
                     let message = format!("cannot write {}: it exists (--force replaces it)", out.display());
                     return Err(Error::invalid_request(message));
                 }
-                let (checkpoint, file_type) = (source.open()?, FileType::parse(file_type)?);
+                let (file_type, (checkpoint, files)) = (FileType::parse(file_type)?, source.open_recorded()?);
+                check_target(out, *format, &files)?;
                 let plan = match format {
                     OutFormat::Gguf => convert::plan_gguf(&checkpoint, file_type)?,
                     OutFormat::Safetensors => convert::plan_safetensors(&checkpoint, file_type)?,
                 };
-                let bytes = plan.bytes();
-                self.write(&checkpoint, source, &plan, out, *format)?;
-                Ok(records::json(&Converted { path: out.clone(), bytes, reused: false }))
+                self.write(&checkpoint, &fingerprint(&files, &plan)?, &plan, out, *format)?;
+                Ok(records::json(&Converted { path: out.clone(), bytes: plan.bytes(), reused: false }))
             }
             TaskConfig::Cache { source, folder, file_type } => self.cache(source, folder, FileType::parse(file_type)?),
         }
@@ -281,59 +291,124 @@ impl Shared {
     fn write(
         &self,
         checkpoint: &Checkpoint,
-        source: &Source,
+        fingerprint: &str,
         plan: &Plan,
         out: &Path,
         format: OutFormat,
     ) -> Result<()> {
-        let (fingerprint, total) = (fingerprint(source, plan)?, plan.bytes());
-        if format == OutFormat::Safetensors {
-            make_folder(out)?;
+        let total = plan.bytes();
+        check_space(out, total)?;
+        match format {
+            OutFormat::Gguf => self.write_file(checkpoint, fingerprint, &plan.files[0], out, (0, total))?,
+            OutFormat::Safetensors => self.write_folder(checkpoint, fingerprint, plan, out)?,
         }
+        self.progress(total, total)
+    }
+
+    fn write_folder(&self, checkpoint: &Checkpoint, fingerprint: &str, plan: &Plan, out: &Path) -> Result<()> {
+        let (folder, total) = (PartFolder::open(out, fingerprint)?, plan.bytes());
         let mut done = 0;
         for file in &plan.files {
-            let path = if file.name.is_empty() { out.to_owned() } else { out.join(&file.name) };
-            let mut part = PartFile::open(&path, file, &fingerprint)?;
-            let mut at = file.position(part.done());
-            check_space(&path, file.len - at)?;
-            file.write(checkpoint, part.done(), &mut part, &mut |written| {
-                at += written;
-                self.progress(done + at, total)
-            })?;
-            part.finish()?;
+            let path = folder.path_of(&file.name);
+            // A file of the same work that has its name is whole.
+            if !path.exists() {
+                self.write_file(checkpoint, fingerprint, file, &path, (done, total))?;
+            }
             done += file.len;
+            self.progress(done, total)?;
         }
-        plan.companions.iter().try_for_each(|(name, bytes)| write_whole(&out.join(name), bytes))?;
-        self.progress(total, total)
+        plan.companions.iter().try_for_each(|(name, bytes)| write_whole(&folder.path_of(name), bytes))?;
+        folder.finish()
+    }
+
+    /// Writes one file of weights; `done` of `total` bytes are there before it.
+    fn write_file(
+        &self,
+        checkpoint: &Checkpoint,
+        fingerprint: &str,
+        file: &WeightFile,
+        path: &Path,
+        (done, total): (u64, u64),
+    ) -> Result<()> {
+        let mut part = PartFile::open(path, file, fingerprint)?;
+        let mut at = done + file.position(part.done());
+        file.write(checkpoint, part.done(), &mut part, &mut |written| {
+            at += written;
+            self.progress(at, total)
+        })?;
+        part.finish()
     }
 
     fn cache(&self, source: &Source, folder: &Path, file_type: FileType) -> Result<String> {
         make_folder(folder)?;
-        let paths: Vec<&Path> = source.paths().collect();
-        let hash = content::hash(&paths, folder, &mut |done, total| self.progress(done, total))?;
-        let path = folder.join(format!("{}-{}.gguf", &hash[..HASH_DIGITS], file_type.name()));
+        let (checkpoint, files) = source.open_recorded()?;
+        let hash = content::hash(&files, folder, &mut |done, total| self.progress(done, total))?;
+        let name = format!("{}-{}-{CONVERTER}.gguf", &hash[..HASH_DIGITS], file_type.name());
+        let path = folder.join(name);
         if let Ok(meta) = std::fs::metadata(&path) {
             return Ok(records::json(&Converted { path, bytes: meta.len(), reused: true }));
         }
-        let checkpoint = source.open()?;
         let plan = convert::plan_gguf(&checkpoint, file_type)?;
-        self.write(&checkpoint, source, &plan, &path, OutFormat::Gguf)?;
+        self.write(&checkpoint, &fingerprint(&files, &plan)?, &plan, &path, OutFormat::Gguf)?;
         Ok(records::json(&Converted { path, bytes: plan.bytes(), reused: false }))
     }
 }
 
+/// Whether something lies there that would be lost.
+fn is_taken(out: &Path) -> bool {
+    match std::fs::read_dir(out) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => out.exists(),
+    }
+}
+
+/// Refuses a place that would cost something: a source, or a folder with anything but a model of before in it.
+fn check_target(out: &Path, format: OutFormat, sources: &[(String, PathBuf)]) -> Result<()> {
+    let refuse =
+        |wanted: &str| Err(Error::invalid_request(format!("cannot write {}: expected {wanted}", out.display())));
+    let real = |path: &Path| path.canonicalize().ok();
+    let (target, part) = (real(out), real(&part_of(out)));
+    for source in sources.iter().filter_map(|(_, path)| real(path)) {
+        if part.as_ref() == Some(&source) {
+            return refuse("another name, since the model itself lies where it would be written first");
+        }
+        if format == OutFormat::Safetensors && target.is_some() && source.parent() == target.as_deref() {
+            return refuse("another folder than the model's own");
+        }
+    }
+    match (format, out.is_dir()) {
+        (OutFormat::Gguf, true) => refuse("a file name, got a folder"),
+        (OutFormat::Safetensors, false) if out.exists() => refuse("a folder, got a file"),
+        (OutFormat::Safetensors, true) => match stranger(out) {
+            Some(name) => refuse(&format!("a folder with nothing but a converted model in it, got {name} there")),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// Something in a folder that no conversion has put there.
+fn stranger(folder: &Path) -> Option<String> {
+    let is_ours = |name: &str| name == "LICENSE" || OURS.iter().any(|ending| name.ends_with(ending));
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    names.map(|entry| entry.file_name().to_string_lossy().into_owned()).find(|name| !is_ours(name))
+}
+
+/// How the names in a folder of a conversion end.
+const OURS: [&str; 4] = [".safetensors", ".json", ".model", ".jinja"];
+/// Raised when the same files are converted to other bytes than before.
+const CONVERTER: u32 = 1;
 /// Hexadecimal digits of a content hash in a file name: 64 bits, so that no two models of a user meet.
 const HASH_DIGITS: usize = 16;
 
-/// What is written from what, so that no run goes on with another's beginning: the heads of the output, and the names,
+/// What is written from what, so that no run goes on with another's beginning: the heads of the output, and the paths,
 /// sizes and times of the input.
-fn fingerprint(source: &Source, plan: &Plan) -> Result<String> {
+fn fingerprint(files: &[(String, PathBuf)], plan: &Plan) -> Result<String> {
     let mut hasher = Sha256::new();
     plan.files.iter().for_each(|file| hasher.update(&file.head));
-    for path in source.paths() {
-        for file in content::files(path)? {
-            hasher.update(format!("{}\0{}\0{}\0", file.path.display(), file.len, file.modified_ns));
-        }
+    for (role, path) in files {
+        let state = content::state(path)?;
+        hasher.update(format!("{role}\0{}\0{}\0{}\0", state.path.display(), state.len, state.modified_ns));
     }
     Ok(format!("{:x}", hasher.finalize()))
 }
