@@ -91,17 +91,21 @@ pub(super) fn weight_files(folder: &dyn Folder, file: Option<&str>) -> Result<We
     }
     let mut incomplete = None;
     for format in Format::ALL {
+        let mut is_incomplete = false;
         // An index may be there without its shards, when a folder was fetched in another format.
         if let Some(index) = find_index(folder, format) {
             match indexed(folder, format, index) {
-                Err(error) if error.kind() == ErrorKind::Io => incomplete = incomplete.or(Some(error)),
+                Err(error) if error.kind() == ErrorKind::Io => {
+                    incomplete = incomplete.or(Some(error));
+                    is_incomplete = true;
+                }
                 outcome => return outcome,
             }
         }
         let all: Vec<_> = folder.names().iter().map(String::as_str).filter(|name| is_weights(name, format)).collect();
-        match whole(&all).or_else(|| one_set(&all)) {
+        match whole(&all).or_else(|| one_set(&all).filter(|_| !is_incomplete)) {
             Some(name) => return named(folder, format, name),
-            None if all.is_empty() => {}
+            None if all.is_empty() || is_incomplete => {}
             None => {
                 let message = format!("expected one model in {}, got {}: name the file", folder.name(), some_of(&all));
                 return Err(Error::invalid_request(message));
