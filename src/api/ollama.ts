@@ -28,7 +28,7 @@ import {
 } from "../protocol/mod.ts";
 import { readJson } from "./body.ts";
 import { answerWhole, type ApiEnv, begun, type CompletionOptions, finishReason } from "./completions.ts";
-import type { ApiError } from "./errors.ts";
+import { ApiError } from "./errors.ts";
 import type { ReplyRequest, Service } from "./service.ts";
 import { JSON_FILLER, pulledStream } from "./stream.ts";
 
@@ -94,7 +94,10 @@ async function answer(c: Context<ApiEnv>, service: Service, asked: Asked): Promi
   requireModel(service, request.model);
   if (request.ignored.length > 0) c.header(IGNORED_HEADER, request.ignored.join(", "));
   const line: Line = (said, end) => ollamaLine(service.modelId, service.clock(), said, end);
-  if (reply.messages.length === 0) return c.json(line(say(""), { done_reason: "load" }));
+  if (reply.messages.length === 0) {
+    requireLoaded(service);
+    return c.json(line(say(""), { done_reason: "load" }));
+  }
 
   const requestId = c.get("requestId");
   const left = new AbortController();
@@ -140,6 +143,16 @@ function json(value: object): string {
 /** Ollama's names have a tag, and one that is not given is `latest`. */
 function requireModel(service: Service, model: string): void {
   if (!service.serves(model)) service.requireModel(model.replace(/:latest$/, ""));
+}
+
+/** A model whose engine has failed cannot be called loaded. */
+function requireLoaded({ engine }: Service): void {
+  if (engine.stats().healthy) return;
+  throw new ApiError(503, {
+    type: "server_error",
+    code: "unhealthy",
+    message: "loading the model: expected an engine that runs, got one that has failed",
+  });
 }
 
 function factsOf({ engine, modelId }: Service): OllamaFacts {

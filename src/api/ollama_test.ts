@@ -117,6 +117,18 @@ Deno.test("ollama: without a prompt the model is there already, whatever keep_al
   }
 });
 
+Deno.test("ollama: a model whose engine has failed or is closed is not called loaded", async () => {
+  const { app, engine } = testApp(events(done()));
+  const ask = async () => {
+    const response = await app.request(post("/api/chat", { messages: [] }));
+    return [response.status, (await response.json()).error];
+  };
+  engine.die(new EngineError("internal", "panicked"));
+  assert.deepEqual(await ask(), [503, "loading the model: expected an engine that runs, got one that has failed"]);
+  await engine.close();
+  assert.deepEqual(await ask(), [503, "calling an engine that is closed"]);
+});
+
 Deno.test("ollama: the model by its names, with Ollama's default tag or without", async () => {
   for (const model of ["org/model", "org/model:latest", "model.gguf", "model.gguf:latest"]) {
     const { app } = testApp(events(done()));
