@@ -13,13 +13,16 @@ import { requestId } from "hono/request-id";
 import type { UpgradeWebSocket } from "hono/ws";
 import type { ChatTemplate } from "../chat/template.ts";
 import type { Engine } from "../engine/engine.ts";
-import { errorEnvelope, wireModel, wireModelList } from "../protocol/mod.ts";
+import { VERSION, wireModel, wireModelList } from "../protocol/mod.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
 import { type ApiEnv, chatCompletions } from "./completions.ts";
+import { errorBody } from "./dialects.ts";
 import { ApiError } from "./errors.ts";
+import { textGeneration, textGenerationStream } from "./generate.ts";
 import { guard, type GuardOptions } from "./guard.ts";
 import { type Log, logFailures } from "./log.ts";
+import { ollamaChat, ollamaGenerate, ollamaList, ollamaShown } from "./ollama.ts";
 import { Service } from "./service.ts";
 import { SOCKET_LIMITS, socketEvents, type SocketLimits } from "./ws.ts";
 
@@ -76,6 +79,13 @@ export function createApp(options: AppOptions): Hono<ApiEnv> {
   app.get("/v1/models", models(service)).all(onlyAllow("GET"));
   app.get("/v1/models/:id{.+}", model(service)).all(onlyAllow("GET"));
   app.post("/v1/chat/completions", chatCompletions(service, limits)).all(onlyAllow("POST"));
+  app.post("/api/generate", ollamaGenerate(service, limits)).all(onlyAllow("POST"));
+  app.post("/api/chat", ollamaChat(service, limits)).all(onlyAllow("POST"));
+  app.post("/api/show", ollamaShown(service, limits)).all(onlyAllow("POST"));
+  app.get("/api/tags", ollamaList(service)).all(onlyAllow("GET"));
+  app.get("/api/version", (c) => c.json({ version: VERSION })).all(onlyAllow("GET"));
+  app.post("/generate", textGeneration(service, limits)).all(onlyAllow("POST"));
+  app.post("/generate_stream", textGenerationStream(service, limits)).all(onlyAllow("POST"));
   if (options.upgradeWebSocket) addSocket(app, service, options.upgradeWebSocket, options.socketLimits);
   return app;
 }
@@ -158,5 +168,5 @@ function notFound(c: Context): ApiError {
 
 function sendError(c: Context<ApiEnv>, service: Service, error: unknown): Response {
   const { status, wire, headers } = service.fail(c.get("requestId"), error);
-  return c.json(errorEnvelope(wire), status, headers);
+  return c.json(errorBody(c.req.path, status, wire), status, headers);
 }

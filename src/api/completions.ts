@@ -12,7 +12,7 @@
  * @module
  */
 
-import type { Handler } from "hono";
+import type { Context, Handler } from "hono";
 import type { DoneEvent, GenerateEvent } from "../engine/engine.ts";
 import {
   chatChunk,
@@ -28,7 +28,7 @@ import {
 import { readJson } from "./body.ts";
 import { cancelledByServer, type Service } from "./service.ts";
 import type { ApiError } from "./errors.ts";
-import { JSON_FILLER, pulledStream, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
+import { JSON_FILLER, pulledStream, type PulledStreamOptions, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
 import { LATE, within } from "./timing.ts";
 
 /** Variables of a request that middleware sets. */
@@ -65,12 +65,28 @@ export function chatCompletions(service: Service, options: CompletionOptions): H
       const chunks = streamReply(head, events, request.includeUsage, fail);
       return c.body(pulledStream(chunks, { ...body, filler: SSE_FILLER }), 200, { ...SSE_HEADERS });
     }
-    const reply = wholeReply(head, events);
-    const early = await within(reply, headAfterMs);
-    if (early !== LATE) return c.json(early);
-    const pieces = lateReply(reply, fail);
-    return c.body(pulledStream(pieces, { ...body, filler: JSON_FILLER }), 200, { "content-type": "application/json" });
+    return await answerWhole(c, wholeReply(head, events), { ...body, headAfterMs, fail });
   };
+}
+
+/** Options of `answerWhole`. */
+export interface WholeOptions extends Omit<PulledStreamOptions, "filler"> {
+  /** Longest wait for the reply before the head is sent. */
+  headAfterMs: number;
+  /** Any thrown value as the failure that a client may see. */
+  fail: (error: unknown) => ApiError;
+}
+
+/** A whole reply as a response: with a length when it comes soon, else as a body that begins before the reply is there. */
+export async function answerWhole(
+  c: Context<ApiEnv>,
+  reply: Promise<object>,
+  { headAfterMs, fail, ...body }: WholeOptions,
+): Promise<Response> {
+  const early = await within(reply, headAfterMs);
+  if (early !== LATE) return c.json(early);
+  const pieces = lateReply(reply, fail);
+  return c.body(pulledStream(pieces, { ...body, filler: JSON_FILLER }), 200, { "content-type": "application/json" });
 }
 
 async function wholeReply(head: ReplyHead, events: AsyncIterable<GenerateEvent>): Promise<ChatCompletion> {
@@ -84,10 +100,7 @@ async function wholeReply(head: ReplyHead, events: AsyncIterable<GenerateEvent>)
   throw new Error("reply ended without a done event");
 }
 
-async function* lateReply(
-  reply: Promise<ChatCompletion>,
-  fail: (error: unknown) => ApiError,
-): AsyncGenerator<string> {
+async function* lateReply(reply: Promise<object>, fail: (error: unknown) => ApiError): AsyncGenerator<string> {
   try {
     yield JSON.stringify(await reply);
   } catch (error) {
@@ -96,7 +109,10 @@ async function* lateReply(
 }
 
 /** The same events once the first has come, so that an early failure is thrown here; a slow first is not waited for. */
-async function begun(events: AsyncGenerator<GenerateEvent>, waitMs: number): Promise<AsyncGenerator<GenerateEvent>> {
+export async function begun(
+  events: AsyncGenerator<GenerateEvent>,
+  waitMs: number,
+): Promise<AsyncGenerator<GenerateEvent>> {
   const first = events.next();
   await within(first, waitMs);
   return (async function* () {
@@ -138,7 +154,8 @@ function data(value: unknown): string {
   return sseData(JSON.stringify(value));
 }
 
-function finishReason(event: DoneEvent): WireFinishReason {
+/** Why a reply ended; one that the server ended is an error. */
+export function finishReason(event: DoneEvent): WireFinishReason {
   if (event.reason === "cancelled") throw cancelledByServer();
   return event.reason;
 }

@@ -1,11 +1,12 @@
 /**
- * The application behind a real listener, driven by OpenAI's own client and by sockets.
+ * The application behind a real listener, driven by the own clients of OpenAI and Ollama, and by sockets.
  *
  * @module
  */
 
 import assert from "node:assert/strict";
 import { upgradeWebSocket } from "hono/deno";
+import { Ollama } from "ollama";
 import OpenAI, { APIError, BadRequestError, NotFoundError } from "openai";
 import { FakeEngine, type FakeOptions } from "../engine/fake.ts";
 import type { ServerEvent } from "../protocol/mod.ts";
@@ -150,6 +151,93 @@ async function post(connection: Deno.TcpConn, headers: string[], body: string, p
   await new Promise((resolve) => setTimeout(resolve, pauseMs));
   await connection.write(encoder.encode(body));
 }
+
+const messages = [{ role: "user", content: "hi" }];
+
+function ollama({ host }: Served): Ollama {
+  return new Ollama({ host: `http://${host}` });
+}
+
+Deno.test("Ollama's client: whole, and what is said of the model", async () => {
+  await using served = serve({ reply: "Hello, 🦙!" });
+  const client = ollama(served);
+  const chatted = await client.chat({ model: "fake", messages, options: { temperature: 0, num_ctx: 2048 } });
+  assert.deepEqual(chatted.message, { role: "assistant", content: "Hello, 🦙!" });
+  assert.deepEqual([chatted.done, chatted.done_reason, chatted.eval_count], [true, "stop", 2]);
+  assert(chatted.total_duration >= chatted.prompt_eval_duration + chatted.eval_duration);
+  const options = { num_predict: 1 };
+  const generated = await client.generate({ model: "fake:latest", prompt: "hi", system: "be brief", options });
+  assert.deepEqual([generated.response, generated.done_reason], ["Hello,", "length"]);
+  assert.equal((await client.generate({ model: "fake", prompt: "" })).done_reason, "load");
+  assert.deepEqual((await client.list()).models.map(({ name }) => name), ["fake"]);
+  assert.deepEqual((await client.show({ model: "fake" })).capabilities, ["completion"]);
+  assert.match((await client.version()).version, /^\d+\.\d+\.\d+/);
+});
+
+Deno.test("Ollama's client: streamed", async () => {
+  await using served = serve({ reply: "one two three four" });
+  const client = ollama(served);
+  const options = { num_predict: 3 };
+  const chatted = await Array.fromAsync(await client.chat({ model: "fake", messages, stream: true, options }));
+  assert.equal(chatted.map(({ message }) => message.content).join(""), "one two three");
+  assert.deepEqual(chatted.map(({ done }) => done), [false, false, false, true]);
+  assert.deepEqual([chatted.at(-1)!.done_reason, chatted.at(-1)!.eval_count], ["length", 3]);
+  const raw = { prompt: "1, 2,", raw: true, options: { stop: ["four"] } };
+  const generated = await Array.fromAsync(await client.generate({ model: "fake", stream: true, ...raw }));
+  assert.equal(generated.map(({ response }) => response).join(""), "one two three ");
+  assert.equal(generated.at(-1)!.done_reason, "stop");
+  assert.deepEqual(served.engine.requests.at(-1)!.prompt, ["1, 2,"]);
+});
+
+Deno.test("Ollama's client: a stream with silences is read without a warning", async () => {
+  await using served = serve({ reply: "one two", tokenMs: 30 }, { keepAliveMs: 5 });
+  const warn = console.warn;
+  const warnings: unknown[] = [];
+  console.warn = (...words) => void warnings.push(words);
+  try {
+    const lines = await Array.fromAsync(await ollama(served).chat({ model: "fake", messages, stream: true }));
+    assert.equal(lines.map(({ message }) => message.content).join(""), "one two");
+  } finally {
+    console.warn = warn;
+  }
+  assert.deepEqual(warnings, []);
+});
+
+Deno.test("Ollama's client: abort frees the engine", async () => {
+  await using served = serve({ tokenMs: 5, reply: Array(1000).fill("word ") });
+  const { engine } = served;
+  const client = ollama(served);
+  const stream = await client.generate({ model: "fake", prompt: "hi", stream: true });
+  await assert.rejects(async () => {
+    for await (const line of stream) if (line.response) stream.abort();
+  }, { name: "AbortError" });
+  await until(() => engine.stats().running === 0);
+  const chat = client.chat({ model: "fake", messages, stream: true });
+  await until(() => engine.stats().running === 1);
+  const reading = Array.fromAsync(await chat);
+  client.abort();
+  await assert.rejects(reading, { name: "AbortError" });
+  await until(() => engine.stats().running === 0);
+  assert(engine.stats().generatedTokens < 200);
+});
+
+Deno.test("Ollama's client: refusals arrive as its own errors, a failure inside a stream where it is read", async () => {
+  await using served = serve({ tokenMs: 1, model: { contextLength: 64 } });
+  const client = ollama(served);
+  const refused = (status_code: number, message: RegExp) => ({ name: "ResponseError", status_code, message });
+  for (const stream of [false, true]) {
+    const asked = { model: "fake", messages, stream: stream as true };
+    await assert.rejects(client.chat({ ...asked, model: "x" }), refused(404, /expected "fake", got "x"$/));
+    await assert.rejects(client.chat({ ...asked, format: "json" }), refused(400, /^format: .*constrained/));
+    const long = [{ role: "user", content: "x".repeat(64) }];
+    await assert.rejects(client.chat({ ...asked, messages: long }), refused(400, /fewer than 64 tokens, got \d+$/));
+  }
+  await assert.rejects(client.pull({ model: "fake" }), refused(404, /unknown one$/));
+  const stream = await client.chat({ model: "fake", messages, stream: true });
+  await assert.rejects(async () => {
+    for await (const line of stream) if (line.message.content) await served.engine.close();
+  }, /^Error: generating: the engine was closed$/);
+});
 
 /** A client's end of a socket. */
 class Client implements Disposable {

@@ -36,6 +36,8 @@ export interface ReplyRequest {
   sampling: WireSampling;
   maxTokens?: number;
   stop: readonly string[];
+  /** What turns the messages into a prompt; default: the served template. */
+  template?: ChatTemplate;
 }
 
 /** One served model. */
@@ -66,9 +68,14 @@ export class Service {
     return Math.floor(this.clock() / 1000);
   }
 
+  /** Whether a model is the served one. */
+  serves(model: string): boolean {
+    return this.#names.has(model);
+  }
+
   /** Refuses a model that is not served. */
   requireModel(model: string): void {
-    if (this.#names.has(model)) return;
+    if (this.serves(model)) return;
     throw new ApiError(404, {
       code: "model_not_found",
       param: "model",
@@ -80,8 +87,8 @@ export class Service {
   async *reply(requestId: string, request: ReplyRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
     let outcome = "left";
     let done: DoneEvent | undefined;
-    const { messages, sampling, maxTokens, stop } = request;
-    const served = { engine: this.engine, template: this.#template, defaults: this.#defaults };
+    const { messages, sampling, maxTokens, stop, template = this.#template } = request;
+    const served = { engine: this.engine, template, defaults: this.#defaults };
     try {
       for await (const event of runTurn({ ...served, messages, sampling, maxTokens, stop, signal })) {
         if (event.type === "done") [done, outcome] = [event, event.reason];

@@ -19,8 +19,40 @@ export {
 } from "./chat.ts";
 export { parseJson, ProtocolError, type ProtocolErrorCode } from "./check.ts";
 export { type ErrorEnvelope, errorEnvelope, type WireError } from "./error.ts";
+export {
+  type GenerateDetails,
+  generateEnd,
+  type GenerateError,
+  generateError,
+  type GenerateFinishReason,
+  type GeneratePiece,
+  generatePiece,
+  type GenerateReply,
+  generateReply,
+  type GenerateRequest,
+  parseGenerateRequest,
+} from "./generate.ts";
 export type { WireMessage, WireRole } from "./message.ts";
 export { type WireModel, wireModel, type WireModelList, wireModelList } from "./models.ts";
+export {
+  type OllamaChatRequest,
+  type OllamaEnd,
+  ollamaEnd,
+  type OllamaError,
+  type OllamaFacts,
+  type OllamaGenerateRequest,
+  type OllamaLine,
+  ollamaLine,
+  type OllamaRequest,
+  type OllamaSaid,
+  type OllamaShow,
+  ollamaShow,
+  type OllamaTags,
+  ollamaTags,
+  parseOllamaChat,
+  parseOllamaGenerate,
+  parseOllamaShow,
+} from "./ollama.ts";
 export {
   type CancelFrame,
   type ClientFrame,
@@ -40,3 +72,4 @@ export {
   type WireResponse,
 } from "./responses.ts";
 export type { WireSampling } from "./sampling.ts";
+export { VERSION } from "./version.ts";

@@ -1,0 +1,16 @@
+import assert from "node:assert/strict";
+import { errorBody } from "./dialects.ts";
+
+Deno.test("each API's failures in its own words, OpenAI's elsewhere", () => {
+  const wire = { message: "m", type: "t", param: null, code: "c" };
+  const bodies: Record<string, unknown> = {
+    "/api/chat": { error: "m" },
+    "/api/nothing": { error: "m" },
+    "/generate": { error: "m", error_type: "validation" },
+    "/generate_stream": { error: "m", error_type: "validation" },
+  };
+  for (const [path, body] of Object.entries(bodies)) assert.deepEqual(errorBody(path, 404, wire), body, path);
+  for (const path of ["/api", "/api/v1/token_check", "/v1/api/chat", "/generates", "/healthz"]) {
+    assert.deepEqual(errorBody(path, 404, wire), { error: wire }, path);
+  }
+});

@@ -1,0 +1,306 @@
+/**
+ * Ollama's API on the wire: checked requests for `/api/generate` and `/api/chat`, the lines of their replies, and what is
+ * said of the served model.
+ *
+ * Absent here on purpose: `context` (a conversation as token ids: send messages instead), templates of requests (a
+ * stranger's program), and everything that writes models. What would change the reply and is not implemented is refused;
+ * how Ollama should load a model is the operator's business here, so such options are taken, do nothing, and are named in
+ * `ignored`.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { check, integerIn, numberAbove, numberIn, ProtocolError, text, wanted } from "./check.ts";
+import type { WireFinishReason } from "./chat.ts";
+import { MAX_MESSAGES, type WireMessage } from "./message.ts";
+import { MAX_TOKEN_COUNT, offOnly, stopField, toSampling, toStops, type WireSampling } from "./sampling.ts";
+
+/** Highest temperature: the engine's. */
+export const MAX_TEMPERATURE = 100;
+/** Most names of ignored fields that a reply repeats. */
+export const MAX_IGNORED = 32;
+/** Nanoseconds of a millisecond: all durations are in nanoseconds. */
+const NS_PER_MS = 1e6;
+
+/** What both requests have in common. */
+export interface OllamaRequest {
+  model: string;
+  sampling: WireSampling;
+  /** Most new tokens; missing means what the operator says. */
+  maxTokens?: number;
+  stop: string[];
+  stream: boolean;
+  /** Fields that were sent and do nothing, such as `options.num_ctx`. */
+  ignored: string[];
+}
+
+/** A checked request for the continuation of a prompt. */
+export interface OllamaGenerateRequest extends OllamaRequest {
+  /** Empty when the model is only to be loaded. */
+  prompt: string;
+  system?: string;
+  /** The prompt is already rendered. */
+  raw: boolean;
+}
+
+/** A checked request for the next message. */
+export interface OllamaChatRequest extends OllamaRequest {
+  /** Empty when the model is only to be loaded. */
+  messages: WireMessage[];
+}
+
+const flag = z.boolean(wanted("true or false")).nullish();
+const emptyList = z.array(z.unknown()).max(0);
+const tokenCount = wanted(`an integer from 1 to ${MAX_TOKEN_COUNT}, -1 or -2`);
+
+/** Below zero Ollama means "off" (`top_k`), "random" (`seed`) and "until the context is full" (`num_predict`). */
+const optionFields = {
+  temperature: numberIn(0, MAX_TEMPERATURE).nullish(),
+  top_k: integerIn(-1, MAX_TOKEN_COUNT).nullish(),
+  top_p: numberAbove(0, 1).nullish(),
+  min_p: numberIn(0, 1).nullish(),
+  repeat_penalty: numberAbove(0, 10).nullish(),
+  seed: integerIn(-1, Number.MAX_SAFE_INTEGER).nullish(),
+  num_predict: z.int(tokenCount).min(-2).max(MAX_TOKEN_COUNT).refine((n) => n !== 0, tokenCount).nullish(),
+  stop: stopField,
+};
+const optionsSchema = z.object(optionFields, wanted("an object")).nullish();
+
+/** Only the values that turn these off are accepted; -1 of `repeat_last_n` is the whole context, as it is here. */
+const refusedOptions = {
+  presence_penalty: offOnly(z.literal(0), "0"),
+  frequency_penalty: offOnly(z.literal(0), "0"),
+  mirostat: offOnly(z.literal(0), "0"),
+  typical_p: offOnly(z.literal(1), "1"),
+  tfs_z: offOnly(z.literal(1), "1"),
+  repeat_last_n: offOnly(z.literal(-1), "-1"),
+};
+
+const commonFields = {
+  model: text(1, 256),
+  stream: flag,
+  options: optionsSchema,
+  keep_alive: z.union([z.number(), text(0, 32)], wanted("a duration as a text, or seconds")).nullish(),
+};
+const commonRefused = {
+  format: offOnly(z.literal(""), '"" (output cannot be constrained yet)'),
+  think: offOnly(z.literal(false), "false"),
+  logprobs: offOnly(z.literal(false), "false"),
+  top_logprobs: offOnly(z.literal(0), "0"),
+  options: z.looseObject(refusedOptions, wanted("an object")).nullish(),
+};
+
+const generateSchema = z.object(
+  { ...commonFields, prompt: text().nullish(), system: text().nullish(), raw: flag },
+  wanted("an object"),
+);
+const generateRefused = z.looseObject({
+  ...commonRefused,
+  template: offOnly(z.literal(""), '"" (the server decides on the template; "raw" sends a rendered prompt)'),
+  suffix: offOnly(z.literal(""), '""'),
+  context: offOnly(emptyList, "an empty list (send messages to /api/chat)"),
+  images: offOnly(emptyList, "an empty list"),
+}, wanted("an object"));
+
+const message = z.object({
+  role: z.enum(["system", "user", "assistant"], wanted('"system", "user" or "assistant"')),
+  content: text().nullish(),
+  images: offOnly(emptyList, "an empty list"),
+  tool_calls: offOnly(emptyList, "an empty list"),
+}, wanted("a message with role and content")).transform(({ role, content }) => ({ role, content: content ?? "" }));
+
+const chatSchema = z.object({
+  ...commonFields,
+  messages: z.array(message, wanted(`a list of at most ${MAX_MESSAGES} messages`)).max(MAX_MESSAGES).nullish(),
+}, wanted("an object"));
+const chatRefused = z.looseObject(
+  { ...commonRefused, tools: offOnly(emptyList, "an empty list") },
+  wanted("an object"),
+);
+
+/**
+ * The request inside a JSON value.
+ *
+ * @throws {ProtocolError} naming the first field that does not fit.
+ */
+export function parseOllamaGenerate(value: unknown): OllamaGenerateRequest {
+  check(generateRefused, value, "unsupported_value");
+  const fields = check(generateSchema, value);
+  const raw = fields.raw ?? false;
+  const system = fields.system || undefined;
+  if (raw && system) {
+    throw new ProtocolError("invalid_value", "system: expected no system text beside raw, got one", "system");
+  }
+  return { ...common(fields, value), prompt: fields.prompt ?? "", system, raw };
+}
+
+/**
+ * The request inside a JSON value.
+ *
+ * @throws {ProtocolError} naming the first field that does not fit.
+ */
+export function parseOllamaChat(value: unknown): OllamaChatRequest {
+  check(chatRefused, value, "unsupported_value");
+  const fields = check(chatSchema, value);
+  return { ...common(fields, value), messages: fields.messages ?? [] };
+}
+
+const shownModel = z.object({ model: text(1, 256).nullish(), name: text(1, 256).nullish() }, wanted("an object"));
+
+/**
+ * The model that `/api/show` is asked about; older clients call the field `name`.
+ *
+ * @throws {ProtocolError} when there is none.
+ */
+export function parseOllamaShow(value: unknown): string {
+  const { model, name } = check(shownModel, value);
+  return check(z.object({ model: text(1, 256) }), { model: model ?? name }).model;
+}
+
+type CommonFields = z.infer<z.ZodObject<typeof commonFields>>;
+
+function common({ model, stream, options }: CommonFields, value: unknown): OllamaRequest {
+  const { top_k, seed, num_predict, stop, ...rest } = options ?? {};
+  return {
+    model,
+    sampling: toSampling({ ...rest, top_k: top_k && Math.max(top_k, 0), seed: seed === -1 ? undefined : seed }),
+    maxTokens: (num_predict ?? 0) < 0 ? MAX_TOKEN_COUNT : num_predict ?? undefined,
+    stop: toStops(stop),
+    stream: stream ?? true,
+    ignored: ignoredFields(value as Record<string, unknown>),
+  };
+}
+
+/** Names only, and only such as may stand in a header. */
+function ignoredFields({ options, keep_alive }: Record<string, unknown>): string[] {
+  const unused = Object.entries(options ?? {}).filter(([name, value]) =>
+    value !== null && !Object.hasOwn(optionFields, name) && !Object.hasOwn(refusedOptions, name) &&
+    /^\w{1,32}$/.test(name)
+  );
+  const names = unused.slice(0, MAX_IGNORED).map(([name]) => `options.${name}`);
+  return keep_alive == null ? names : [...names, "keep_alive"];
+}
+
+/** The text of a line, where each of the two replies has it. */
+export type OllamaSaid = { response: string } | { message: { role: "assistant"; content: string } };
+
+/** What the last line adds. */
+export interface OllamaEnd {
+  done_reason: WireFinishReason | "load";
+  /** Nanoseconds from the request to the last token; the sum of the three others. */
+  total_duration?: number;
+  /** Nanoseconds of waiting for a turn: the model itself has long been loaded. */
+  load_duration?: number;
+  prompt_eval_count?: number;
+  prompt_eval_duration?: number;
+  eval_count?: number;
+  eval_duration?: number;
+}
+
+/** One line of a reply; the last one is done. A whole reply is that line alone, with all the text. */
+export type OllamaLine = { model: string; created_at: string; done: boolean } & OllamaSaid & Partial<OllamaEnd>;
+
+/** A failure, as a body and as the last line of a stream that has begun. */
+export interface OllamaError {
+  error: string;
+}
+
+/** The shape of a line, `at` in milliseconds since 1970; with an `end` it is the last. */
+export function ollamaLine(model: string, at: number, said: OllamaSaid, end?: OllamaEnd): OllamaLine {
+  return { model, created_at: new Date(at).toISOString(), ...said, done: end !== undefined, ...end };
+}
+
+/** How a reply ended, in Ollama's units. */
+export function ollamaEnd(
+  reason: WireFinishReason,
+  usage: { promptTokens: number; completionTokens: number },
+  timings: { queueMs: number; prefillMs: number; decodeMs: number },
+): OllamaEnd {
+  const [load, prefill, decode] = [timings.queueMs, timings.prefillMs, timings.decodeMs].map(nanoseconds);
+  return {
+    done_reason: reason,
+    total_duration: load! + prefill! + decode!,
+    load_duration: load,
+    prompt_eval_count: usage.promptTokens,
+    prompt_eval_duration: prefill,
+    eval_count: usage.completionTokens,
+    eval_duration: decode,
+  };
+}
+
+function nanoseconds(ms: number): number {
+  return Math.round(ms * NS_PER_MS);
+}
+
+/** What there is to say of a model. */
+export interface OllamaFacts {
+  id: string;
+  name: string;
+  architecture: string;
+  contextLength: number;
+  vocabSize: number;
+  parameters: number;
+  quantization: string;
+}
+
+/** The part of a description that lists share. */
+export interface OllamaDetails {
+  parent_model: string;
+  family: string;
+  families: string[];
+  /** Such as `134.52M`. */
+  parameter_size: string;
+  /** Such as `Q4_1`. */
+  quantization_level: string;
+}
+
+/** The answer of `/api/tags`: one model; size, digest and date of its file are not known here and are left out. */
+export interface OllamaTags {
+  models: { name: string; model: string; details: OllamaDetails }[];
+}
+
+/** The answer of `/api/show`. Templates are Jinja here, which Ollama's clients could not run, so none is shown. */
+export interface OllamaShow {
+  details: OllamaDetails;
+  model_info: Record<string, string | number>;
+  capabilities: string[];
+}
+
+/** The shape of a list of one model. */
+export function ollamaTags(facts: OllamaFacts): OllamaTags {
+  return { models: [{ name: facts.id, model: facts.id, details: details(facts) }] };
+}
+
+/** The shape of a description; keys are GGUF's. */
+export function ollamaShow(facts: OllamaFacts): OllamaShow {
+  const { name, architecture, contextLength, vocabSize, parameters } = facts;
+  return {
+    details: details(facts),
+    model_info: {
+      "general.architecture": architecture,
+      "general.name": name,
+      "general.parameter_count": parameters,
+      [`${architecture}.context_length`]: contextLength,
+      [`${architecture}.vocab_size`]: vocabSize,
+    },
+    capabilities: ["completion"],
+  };
+}
+
+function details({ architecture, parameters, quantization }: OllamaFacts): OllamaDetails {
+  return {
+    parent_model: "",
+    family: architecture,
+    families: [architecture],
+    parameter_size: shortCount(parameters),
+    quantization_level: quantization.toUpperCase(),
+  };
+}
+
+/** A number of weights with its unit, as model names have it. */
+function shortCount(count: number): string {
+  if (count >= 1e9) return `${(count / 1e9).toFixed(1)}B`;
+  if (count >= 1e6) return `${(count / 1e6).toFixed(2)}M`;
+  return count >= 1e3 ? `${(count / 1e3).toFixed(2)}K` : String(count);
+}
