@@ -11,11 +11,13 @@ mod stepped;
 mod wasm;
 
 #[cfg(not(target_family = "wasm"))]
-pub(crate) use native::host::panic_text;
-#[cfg(not(target_family = "wasm"))]
 pub use native::host::{Host, HostConfig};
 #[cfg(not(target_family = "wasm"))]
-pub use native::task::{Source, Task, TaskConfig};
+pub(crate) use native::panic_text;
+#[cfg(not(target_family = "wasm"))]
+pub use native::source::Source;
+#[cfg(not(target_family = "wasm"))]
+pub use native::task::{Task, TaskConfig};
 #[cfg(not(target_family = "wasm"))]
 pub use native::{MappedFile, monotonic_ms, random_seed};
 pub use stepped::{Stepped, SteppedConfig};

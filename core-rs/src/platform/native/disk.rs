@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn a_part_is_kept_for_the_same_work_only_and_written_by_one() {
         let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/checkpoints/f16.gguf");
-        let checkpoint = super::super::task::Source::new(fixture).open().unwrap();
+        let checkpoint = super::super::source::Source::new(fixture).open().unwrap();
         let plan = &crate::convert::plan_gguf(&checkpoint, crate::quantize::FileType::Q8_0).unwrap().files[0];
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("out.gguf");

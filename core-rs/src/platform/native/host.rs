@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::task::Source;
-use super::{machine, monotonic_ms, random_seed};
+use super::source::Source;
+use super::{closed, machine, monotonic_ms, panic_text, random_seed};
 use crate::engine::{Engine, Event, Limits, Request, RequestId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect;
@@ -344,14 +344,4 @@ impl Shared {
             self.events.notify_all();
         }
     }
-}
-
-pub(super) fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the engine is closed")
-}
-
-/// The text of a panic's payload.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }

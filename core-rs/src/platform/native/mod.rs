@@ -4,6 +4,7 @@ mod content;
 mod disk;
 pub mod host;
 mod machine;
+pub mod source;
 pub mod task;
 
 use std::collections::hash_map::RandomState;
@@ -26,6 +27,17 @@ pub fn monotonic_ms() -> f64 {
 pub fn random_seed() -> u64 {
     // Each RandomState is keyed by the operating system's randomness plus a counter.
     RandomState::new().hash_one(0u8)
+}
+
+/// What everything of a closed handle answers.
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the engine is closed")
+}
+
+/// The text of a panic's payload.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
 
 /// A file mapped read-only into memory.
