@@ -14,6 +14,9 @@ import { guardMessages } from "../chat/guard.ts";
 import { ChatTemplateError } from "../chat/message.ts";
 import { type Engine, EngineError } from "../engine/engine.ts";
 
+/** A text that keeps what follows it from being the first; any that has tokens does. */
+const ANCHOR = "x";
+
 /** A prompt that the engine takes. */
 export interface RawPrompt {
   parts: string[];
@@ -62,15 +65,34 @@ async function spell(engine: Engine, ids: readonly number[]): Promise<RawPrompt>
     throw new EngineError("context_overflow", message);
   }
   const inner = unframe(ids, await frameOf(engine));
-  const parts = await partsOf(engine, inner);
-  const again = await engine.tokenize(parts);
-  const at = ids.findIndex((id, index) => id !== again[index]);
-  if (at < 0 && again.length === ids.length) return { parts, text: parts.join("") };
-  const place = at < 0 ? "after its end" : `at ${at}`;
+  let most = 0;
+  for (const textOf of await spellings(engine)) {
+    const parts = await partsOf(engine, inner, textOf);
+    const again = await engine.tokenize(parts);
+    const same = ids.findIndex((id, index) => id !== again[index]);
+    if (same < 0 && again.length === ids.length) return { parts, text: parts.join("") };
+    most = Math.max(most, same < 0 ? ids.length : same);
+  }
   throw new EngineError(
     "unsupported",
-    `spelling token ids: expected ids that their own text becomes again, got others from the one ${place} on`,
+    `spelling token ids: expected ids that their own text becomes again, got others after the first ${most}`,
   );
+}
+
+/** The text of ids that follow `before` others. */
+type TextOf = (ids: readonly number[], before: number) => Promise<string>;
+
+/**
+ * The texts that ids may stand for. Some vocabularies put a space in front of a text and take it away again; whether
+ * they do so after a special token as well is not told, so both are tried.
+ */
+async function spellings(engine: Engine): Promise<TextOf[]> {
+  const anchor = await tokensOf(engine, ANCHOR, { addSpecial: false, parseSpecial: false });
+  const { length } = await engine.detokenize(anchor);
+  const alone: TextOf = (ids) => engine.detokenize(ids);
+  const inside: TextOf = async (ids, before) =>
+    before === 0 ? await alone(ids, before) : (await engine.detokenize([...anchor, ...ids])).slice(length);
+  return [alone, inside];
 }
 
 async function frameOf(engine: Engine): Promise<Frame> {
@@ -89,7 +111,7 @@ function unframe(ids: readonly number[], { begin, end }: Frame): readonly number
 }
 
 /** Each special token as a part of its own, and the texts between them in parts that have none. */
-async function partsOf(engine: Engine, ids: readonly number[]): Promise<string[]> {
+async function partsOf(engine: Engine, ids: readonly number[], textOf: TextOf): Promise<string[]> {
   const specials = await specialsOf(engine);
   const parts: string[] = [];
   for (let at = 0; at < ids.length;) {
@@ -98,7 +120,7 @@ async function partsOf(engine: Engine, ids: readonly number[]): Promise<string[]
     if (special !== undefined) parts.push(special);
     else {
       while (next < ids.length && !specials.has(ids[next]!)) next++;
-      parts.push(...plainParts(engine, await engine.detokenize(ids.slice(at, next))));
+      parts.push(...plainParts(engine, await textOf(ids.slice(at, next), at)));
     }
     at = next;
   }

@@ -48,9 +48,9 @@ Deno.test("ids that the engine cannot be given exactly are refused", async () =>
   // Two ids for one text: the tokenizer only ever gives the first.
   const decode = engine.decode.bind(engine);
   engine.decode = (ids) => decode(ids).replaceAll("b", "a");
-  await checkRefused(text, "unsupported", /got others from the one at 2 on$/, engine);
+  await checkRefused(text, "unsupported", /got others after the first 2$/, engine);
   engine.decode = (ids) => `${decode(ids)}!`;
-  await checkRefused(text, "unsupported", /got others from the one after its end on$/, engine);
+  await checkRefused(text, "unsupported", /got others after the first 3$/, engine);
 });
 
 Deno.test("ids: as many as the context has room for, and none of a special token of one character as text", async () => {
