@@ -75,12 +75,13 @@ export const tokenId: z.ZodType<number> = integerIn(0, MAX_TOKEN_COUNT);
 
 const anyPrompt = wanted(`a well-formed text, token ids, or a list of 1 to ${MAX_CHOICES} of either kind`);
 const textPrompt = text();
+const onePrompt = z.string(anyPrompt).refine((prompt) => prompt.isWellFormed(), anyPrompt);
 const idPrompt = z.array(tokenId, wanted(`a list of 1 to ${MAX_PROMPT_IDS} token ids`)).min(1).max(MAX_PROMPT_IDS);
 const listOf = (prompt: z.ZodType<WirePrompt>) => z.array(prompt, anyPrompt).min(1).max(MAX_CHOICES);
 
 /** What a prompt may be, by what comes first in it: so a refusal speaks of the form that was meant. */
 const PROMPT_FORMS = {
-  text: z.object({ prompt: z.union([textPrompt], anyPrompt).transform((prompt): WirePrompt[] => [prompt]) }),
+  text: z.object({ prompt: onePrompt.transform((prompt): WirePrompt[] => [prompt]) }),
   texts: z.object({ prompt: listOf(textPrompt) }),
   ids: z.object({ prompt: idPrompt.transform((prompt): WirePrompt[] => [prompt]) }),
   idLists: z.object({ prompt: listOf(idPrompt) }),
