@@ -24,6 +24,8 @@ import { guard, type GuardOptions } from "./guard.ts";
 import { type Log, logFailures } from "./log.ts";
 import { ollamaChat, ollamaGenerate, ollamaList, ollamaShown } from "./ollama.ts";
 import { Service } from "./service.ts";
+import { textCompletions } from "./text_completions.ts";
+import { applyTemplate, detokenize, tokenCheck, tokenize } from "./tokens.ts";
 import { SOCKET_LIMITS, socketEvents, type SocketLimits } from "./ws.ts";
 
 /** Default of `AppOptions.startAfterMs`: the engine answers between two pieces of work, so well below a second. */
@@ -76,6 +78,7 @@ export function createApp(options: AppOptions): Hono<ApiEnv> {
   app.use(requestId(), accessLog(service), guard(options));
 
   app.get("/healthz", health(service)).all(onlyAllow("GET"));
+  app.get("/readyz", ready(service)).all(onlyAllow("GET"));
   app.get("/v1/models", models(service)).all(onlyAllow("GET"));
   app.get("/v1/models/:id{.+}", model(service)).all(onlyAllow("GET"));
   app.post("/v1/chat/completions", chatCompletions(service, limits)).all(onlyAllow("POST"));
@@ -86,6 +89,11 @@ export function createApp(options: AppOptions): Hono<ApiEnv> {
   app.get("/api/version", (c) => c.json({ version: VERSION })).all(onlyAllow("GET"));
   app.post("/generate", textGeneration(service, limits)).all(onlyAllow("POST"));
   app.post("/generate_stream", textGenerationStream(service, limits)).all(onlyAllow("POST"));
+  app.post("/v1/completions", textCompletions(service, limits)).all(onlyAllow("POST"));
+  app.post("/tokenize", tokenize(service, limits)).all(onlyAllow("POST"));
+  app.post("/detokenize", detokenize(service, limits)).all(onlyAllow("POST"));
+  app.post("/apply-template", applyTemplate(service, limits)).all(onlyAllow("POST"));
+  app.post("/api/v1/token_check", tokenCheck(service, limits)).all(onlyAllow("POST"));
   if (options.upgradeWebSocket) addSocket(app, service, options.upgradeWebSocket, options.socketLimits);
   return app;
 }
@@ -132,6 +140,14 @@ function health({ engine, modelId }: Service): Handler<ApiEnv> {
     const stats = { waiting, running, generated_tokens: generatedTokens };
     const body = { status: healthy ? "ok" : "unhealthy", model: modelId, device: engine.model.device, stats };
     return c.json(body, healthy ? 200 : 503);
+  };
+}
+
+/** Whether requests can be served: for those who only ask where to send them. */
+function ready({ engine }: Service): Handler<ApiEnv> {
+  return function handleReady(c) {
+    const { healthy } = engine.stats();
+    return c.json({ status: healthy ? "ready" : "unavailable" }, healthy ? 200 : 503);
   };
 }
 

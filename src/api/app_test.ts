@@ -41,19 +41,39 @@ Deno.test("GET /healthz tells status, model, device and load, and 503 when the e
   await checkError(await app.request("/healthz"), 503, "closed", /closed$/);
 });
 
+Deno.test("GET /readyz: 200 while requests can be served, else 503", async () => {
+  const { app, engine } = testApp(untilAborted());
+  const well = await app.request("/readyz");
+  assert.deepEqual([well.status, await well.json()], [200, { status: "ready" }]);
+  assert.equal((await app.request("/readyz", { method: "HEAD" })).status, 200);
+  engine.die(new EngineError("internal", "panicked"));
+  const ill = await app.request("/readyz");
+  assert.deepEqual([ill.status, await ill.json()], [503, { status: "unavailable" }]);
+  await engine.close();
+  await checkError(await app.request("/readyz"), 503, "closed", /closed$/);
+});
+
 Deno.test("unknown paths and methods are refused in the envelope", async () => {
   const { app } = testApp(events(done()));
   await checkError(await app.request("/v1/chat"), 404, "not_found", /^GET \/v1\/chat: /);
   await checkError(await app.request("/"), 404, "not_found", /^GET \/: /);
-  const allowed = { "/healthz": "GET, HEAD", "/v1/models": "GET, HEAD", "/v1/models/x": "GET, HEAD" };
+  const allowed = {
+    "/healthz": "GET, HEAD",
+    "/readyz": "GET, HEAD",
+    "/v1/models": "GET, HEAD",
+    "/v1/models/x": "GET, HEAD",
+  };
   for (const [path, allow] of Object.entries(allowed)) {
     const response = await app.request(path, { method: "DELETE" });
     assert.equal(response.headers.get("allow"), allow);
     await checkError(response, 405, "method_not_allowed", /expected GET, got DELETE$/);
   }
-  const response = await app.request("/v1/chat/completions");
-  assert.equal(response.headers.get("allow"), "POST");
-  await checkError(response, 405, "method_not_allowed", /expected POST, got GET$/);
+  const posted = ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/apply-template"];
+  for (const path of [...posted, "/api/v1/token_check"]) {
+    const response = await app.request(path);
+    assert.equal(response.headers.get("allow"), "POST");
+    await checkError(response, 405, "method_not_allowed", /expected POST, got GET$/);
+  }
   // Without a way to upgrade there is no socket.
   await checkError(await app.request("/v1/responses"), 404, "not_found", /responses/);
 });

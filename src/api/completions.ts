@@ -100,7 +100,11 @@ async function wholeReply(head: ReplyHead, events: AsyncIterable<GenerateEvent>)
   throw new Error("reply ended without a done event");
 }
 
-async function* lateReply(reply: Promise<object>, fail: (error: unknown) => ApiError): AsyncGenerator<string> {
+/** The JSON of a reply that comes after its head. */
+export async function* lateReply(
+  reply: Promise<unknown>,
+  fail: (error: unknown) => ApiError,
+): AsyncGenerator<string> {
   try {
     yield JSON.stringify(await reply);
   } catch (error) {
@@ -109,10 +113,7 @@ async function* lateReply(reply: Promise<object>, fail: (error: unknown) => ApiE
 }
 
 /** The same events once the first has come, so that an early failure is thrown here; a slow first is not waited for. */
-export async function begun(
-  events: AsyncGenerator<GenerateEvent>,
-  waitMs: number,
-): Promise<AsyncGenerator<GenerateEvent>> {
+export async function begun<T>(events: AsyncGenerator<T>, waitMs: number): Promise<AsyncGenerator<T>> {
   const first = events.next();
   await within(first, waitMs);
   return (async function* () {
@@ -150,11 +151,12 @@ async function* streamReply(
   }
 }
 
-function data(value: unknown): string {
+/** A JSON value as an event. */
+export function data(value: unknown): string {
   return sseData(JSON.stringify(value));
 }
 
-/** Why a reply ended; one that the server ended is an error. */
+/** Why a reply ended, in the words of OpenAI; throws when the server itself ended it. */
 export function finishReason(event: DoneEvent): WireFinishReason {
   if (event.reason === "cancelled") throw cancelledByServer();
   return event.reason;

@@ -97,6 +97,75 @@ Deno.test("OpenAI's client: a failure inside a stream is thrown where it is read
   }, (error) => error instanceof APIError && error.code === "closed");
 });
 
+const rawRequest = { model: "fake", prompt: "hi" };
+
+Deno.test("OpenAI's client: text completions, whole, several prompts and choices", async () => {
+  await using served = serve({ reply: ({ prompt }) => `${prompt.join("")}: one two` });
+  const { completions } = served.client;
+  const one = await completions.create({ ...rawRequest, temperature: 0, user: "u" });
+  assert.deepEqual(one.choices, [{ index: 0, text: "hi: one two", logprobs: null, finish_reason: "stop" }]);
+  const { prompt_tokens, completion_tokens, total_tokens } = one.usage!;
+  assert.deepEqual([prompt_tokens, completion_tokens, total_tokens], [3, 3, 6]);
+  const several = await completions.create({ ...rawRequest, prompt: ["a", "bc"], n: 2, echo: true, max_tokens: 2 });
+  assert.deepEqual(
+    several.choices.map(({ index, text, finish_reason }) => [index, text, finish_reason]),
+    ["aa: one", "aa: one", "bcbc: one", "bcbc: one"].map((text, index) => [index, text, "length"]),
+  );
+  assert.equal(several.usage!.prompt_tokens, 5);
+});
+
+Deno.test("OpenAI's client: text completions, streamed with usage", async () => {
+  await using served = serve({ reply: "one two three", tokenMs: 1 });
+  const options = { stream: true, stream_options: { include_usage: true }, n: 2, echo: true } as const;
+  const stream = await served.client.completions.create({ ...rawRequest, ...options });
+  const texts = ["", ""];
+  const chunks = await Array.fromAsync(stream);
+  for (const { choices: [choice] } of chunks) if (choice) texts[choice.index] += choice.text;
+  assert.deepEqual(texts, ["hione two three", "hione two three"]);
+  assert.deepEqual(chunks.at(-1)!.choices, []);
+  assert.deepEqual(chunks.at(-1)!.usage, { prompt_tokens: 3, completion_tokens: 6, total_tokens: 9 });
+  assert(
+    chunks.every(({ id, model, object }) => id === chunks[0]!.id && model === "fake" && object === chunks[0]!.object),
+  );
+});
+
+Deno.test("OpenAI's client: text completions, refusals and failures arrive as its own errors", async () => {
+  await using served = serve({ tokenMs: 1, model: { contextLength: 8 } });
+  const { completions } = served.client;
+  const refuse = (fields: Record<string, unknown>, code: string, param: string) =>
+    assert.rejects(completions.create({ ...rawRequest, ...fields }), (error) => {
+      assert(error instanceof BadRequestError, String(error));
+      assert.deepEqual([error.code, error.param], [code, param]);
+      return true;
+    });
+  for (const stream of [false, true]) {
+    await refuse({ stream, prompt: ["a", "12345678"] }, "context_length_exceeded", "prompt");
+    await refuse({ stream, logprobs: 1 }, "unsupported_value", "logprobs");
+  }
+  const stream = await completions.create({ ...rawRequest, stream: true, n: 2 });
+  await assert.rejects(async () => {
+    for await (const chunk of stream) if (chunk.choices[0]?.text) await served.engine.close();
+  }, (error) => error instanceof APIError && error.code === "closed");
+});
+
+Deno.test("leaving text completions frees the engine of all their choices", async () => {
+  await using served = serve({ tokenMs: 5, reply: Array(1000).fill("word "), maxRunning: 2 });
+  const { client, engine } = served;
+  for (const stream of [true, false]) {
+    const leave = new AbortController();
+    const options = { ...rawRequest, max_tokens: 1000, n: 4, stream };
+    const reply = client.completions.create(options, { signal: leave.signal });
+    await until(() => engine.stats().running === 2 && engine.stats().waiting === 2);
+    leave.abort();
+    await Promise.allSettled([reply]);
+    await until(() => engine.stats().running + engine.stats().waiting === 0);
+  }
+  const stream = await client.completions.create({ ...rawRequest, max_tokens: 1000, n: 4, stream: true });
+  for await (const chunk of stream) if (chunk.choices[0]?.text) break;
+  await until(() => engine.stats().running + engine.stats().waiting === 0);
+  assert(engine.stats().generatedTokens < 500);
+});
+
 Deno.test("leaving a stream or a whole reply, early or late, frees the engine", async () => {
   const endless = Array(1000).fill("word ");
   await using served = serve({ tokenMs: 5, reply: endless, maxRunning: 1 });

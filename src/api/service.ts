@@ -8,10 +8,13 @@
 
 import type { ChatTemplate } from "../chat/template.ts";
 import type { DoneEvent, Engine, GenerateEvent } from "../engine/engine.ts";
-import type { WireMessage, WireSampling } from "../protocol/mod.ts";
+import { DEFAULT_MAX_TOKENS, type WireMessage, type WirePrompt, type WireSampling } from "../protocol/mod.ts";
+import { runCompletion } from "../sessions/completion.ts";
+import { type RawPrompt, rawPrompt } from "../sessions/prompt.ts";
 import { runTurn, type TurnDefaults } from "../sessions/turn.ts";
 import { ApiError, toApiError } from "./errors.ts";
 import { failure, type Log } from "./log.ts";
+import { merged } from "./merge.ts";
 
 /** The parts of `Service`. */
 export interface ServiceOptions {
@@ -30,14 +33,32 @@ export interface ServiceOptions {
   log: Log;
 }
 
-/** What a reply needs of a checked request. */
-export interface ReplyRequest {
-  messages: readonly WireMessage[];
+/** What every reply needs of a checked request. */
+interface Wishes {
   sampling: WireSampling;
   maxTokens?: number;
   stop: readonly string[];
+}
+
+/** What a reply needs of a checked request. */
+export interface ReplyRequest extends Wishes {
+  messages: readonly WireMessage[];
   /** What turns the messages into a prompt; default: the served template. */
   template?: ChatTemplate;
+}
+
+/** What completions need of a checked request. */
+export interface CompletionsRequest extends Wishes {
+  prompts: readonly RawPrompt[];
+  /** Choices of each prompt. */
+  n: number;
+}
+
+/** An event of one of several choices. */
+export interface ChoiceEvent {
+  /** Number of the choice, prompt by prompt. */
+  index: number;
+  event: GenerateEvent;
 }
 
 /** One served model. */
@@ -83,14 +104,19 @@ export class Service {
     });
   }
 
-  /** The events of one reply; its outcome is logged once, whether it ends, fails or is left. */
-  async *reply(requestId: string, request: ReplyRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
-    let outcome = "left";
-    let done: DoneEvent | undefined;
+  /** The events of one reply. */
+  reply(requestId: string, request: ReplyRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
     const { messages, sampling, maxTokens, stop, template = this.#template } = request;
     const served = { engine: this.engine, template, defaults: this.#defaults };
+    return this.#logged(requestId, runTurn({ ...served, messages, sampling, maxTokens, stop, signal }));
+  }
+
+  /** The same events; their outcome is logged once, whether they end, fail or are left. */
+  async *#logged(requestId: string, events: AsyncIterable<GenerateEvent>): AsyncGenerator<GenerateEvent> {
+    let outcome = "left";
+    let done: DoneEvent | undefined;
     try {
-      for await (const event of runTurn({ ...served, messages, sampling, maxTokens, stop, signal })) {
+      for await (const event of events) {
         if (event.type === "done") [done, outcome] = [event, event.reason];
         yield event;
       }
@@ -100,6 +126,51 @@ export class Service {
     } finally {
       this.log({ event: "reply", requestId, outcome, ...done?.usage });
     }
+  }
+
+  /** Prompts as the engine takes them. */
+  async prompts(prompts: readonly WirePrompt[]): Promise<RawPrompt[]> {
+    try {
+      return await Promise.all(prompts.map((prompt) => rawPrompt(this.engine, prompt)));
+    } catch (error) {
+      throw ofPrompt(error);
+    }
+  }
+
+  /** The events of all choices of all prompts as they come; when one fails, all end. */
+  async *completions(
+    requestId: string,
+    request: CompletionsRequest,
+    signal: AbortSignal,
+  ): AsyncGenerator<ChoiceEvent> {
+    const { prompts, n } = request;
+    const over = new AbortController();
+    const choice = (index: number) => {
+      const prompt = prompts[Math.floor(index / n)]!.parts;
+      return this.#choice(requestId, prompt, seeded(request, index % n), AbortSignal.any([signal, over.signal]));
+    };
+    const choices = Array.from({ length: prompts.length * n }, (_, index) => choice(index));
+    try {
+      for await (const [index, event] of merged(choices, () => over.abort())) yield { index, event };
+    } catch (error) {
+      throw ofPrompt(error);
+    }
+  }
+
+  /** One choice. */
+  #choice(
+    requestId: string,
+    prompt: readonly string[],
+    { sampling, maxTokens, stop }: Wishes,
+    signal: AbortSignal,
+  ): AsyncGenerator<GenerateEvent> {
+    const served = { engine: this.engine, defaults: this.#defaults, fallbackMaxTokens: DEFAULT_MAX_TOKENS };
+    return this.#logged(requestId, runCompletion({ ...served, prompt, sampling, maxTokens, stop, signal }));
+  }
+
+  /** The prompt that messages become, in one piece. */
+  render(messages: readonly WireMessage[]): string {
+    return this.#template.render(messages, { specialTokens: this.engine.model.specialTokens }).prompt.join("");
   }
 
   /** The failure that a client sees; the reason of our own ones goes to the log. */
@@ -117,4 +188,19 @@ export function cancelledByServer(): ApiError {
     code: "closed",
     message: "the reply was cancelled before its end; the server is closing",
   });
+}
+
+/** The same wishes for choice number `index` of a prompt: with one seed for all, they would all say the same. */
+function seeded<W extends Wishes>(wishes: W, index: number): W {
+  const { seed } = wishes.sampling;
+  if (seed === undefined) return wishes;
+  const last = Number.MAX_SAFE_INTEGER - index;
+  return { ...wishes, sampling: { ...wishes.sampling, seed: seed <= last ? seed + index : seed - last - 1 } };
+}
+
+/** What failed while a raw prompt was read is told of `prompt`, where a chat has messages. */
+function ofPrompt(error: unknown): unknown {
+  const { status, wire, headers } = toApiError(error);
+  if (wire.param !== "messages") return error;
+  return new ApiError(status, { ...wire, code: wire.code!, param: "prompt" }, { cause: error, headers });
 }

@@ -96,7 +96,12 @@ export function testApp(script: Script, options: Partial<AppOptions> = {}) {
 
 /** A request for a chat completion. */
 export function chatRequest(fields: Record<string, unknown> = {}, init: RequestInit = {}): Request {
-  const body = JSON.stringify({ model: "org/model", messages: [{ role: "user", content: "hi" }], ...fields });
+  const body = { model: "org/model", messages: [{ role: "user", content: "hi" }], ...fields };
+  return postRequest("/v1/chat/completions", body, init);
+}
+
+/** A request that posts JSON. */
+export function postRequest(path: string, value: unknown, init: RequestInit = {}): Request {
   const headers = { "content-type": "application/json", ...init.headers };
-  return new Request("http://localhost/v1/chat/completions", { method: "POST", body, ...init, headers });
+  return new Request(`http://localhost${path}`, { method: "POST", body: JSON.stringify(value), ...init, headers });
 }

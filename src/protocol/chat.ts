@@ -25,7 +25,8 @@ export interface ChatRequest {
   includeUsage: boolean;
 }
 
-const flag = z.boolean(wanted("true or false")).nullish();
+/** Zod field of a switch. */
+export const flag = z.boolean(wanted("true or false")).nullish();
 
 const requestSchema = z.object({
   ...samplingFields,
@@ -38,8 +39,16 @@ const requestSchema = z.object({
   stream_options: z.object({ include_usage: flag }, wanted("an object")).nullish(),
 }, wanted("an object"));
 
+/** Fields of sampling that are not implemented, chat or not, at the values that mean off. */
+export const unsupportedSampling = {
+  logit_bias: offOnly(z.strictObject({}), "an empty object"),
+  presence_penalty: offOnly(z.literal(0), "0"),
+  frequency_penalty: offOnly(z.literal(0), "0"),
+};
+
 const emptyList = z.array(z.unknown()).max(0);
 const refusedSchema = z.looseObject({
+  ...unsupportedSampling,
   n: offOnly(z.literal(1), "1"),
   tools: offOnly(emptyList, "an empty list"),
   tool_choice: offOnly(z.enum(["none", "auto"]), '"none" or "auto"'),
@@ -49,9 +58,6 @@ const refusedSchema = z.looseObject({
   modalities: offOnly(z.tuple([z.literal("text")]), '["text"]'),
   logprobs: offOnly(z.literal(false), "false"),
   top_logprobs: offOnly(z.literal(0), "0"),
-  logit_bias: offOnly(z.strictObject({}), "an empty object"),
-  presence_penalty: offOnly(z.literal(0), "0"),
-  frequency_penalty: offOnly(z.literal(0), "0"),
 }, wanted("an object"));
 
 /**

@@ -18,6 +18,18 @@ export {
   type WireFinishReason,
 } from "./chat.ts";
 export { parseJson, ProtocolError, type ProtocolErrorCode } from "./check.ts";
+export {
+  type Completion,
+  completion,
+  type CompletionChoice,
+  type CompletionChunk,
+  completionChunk,
+  type CompletionRequest,
+  DEFAULT_MAX_TOKENS,
+  MAX_CHOICES,
+  parseCompletionRequest,
+  type WirePrompt,
+} from "./completion.ts";
 export { type ErrorEnvelope, errorEnvelope, type WireError } from "./error.ts";
 export {
   type GenerateDetails,
@@ -73,3 +85,15 @@ export {
 } from "./responses.ts";
 export type { WireSampling } from "./sampling.ts";
 export { VERSION } from "./version.ts";
+export {
+  type DetokenizeRequest,
+  parseDetokenizeRequest,
+  parseTemplateRequest,
+  parseTokenChecks,
+  parseTokenizeRequest,
+  type TemplateRequest,
+  type TokenCheck,
+  type TokenizeRequest,
+  type WireTokenCheck,
+  wireTokenCheck,
+} from "./tokens.ts";

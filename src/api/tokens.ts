@@ -1,0 +1,71 @@
+/**
+ * Endpoints that show how text becomes tokens, without generating: `/tokenize`, `/detokenize`, `/apply-template` and
+ * `/api/v1/token_check`.
+ *
+ * The prompt of `/apply-template` is one text, so what kept special tokens that a user typed as text is lost in it.
+ *
+ * @module
+ */
+
+import type { Handler } from "hono";
+import type { Engine } from "../engine/engine.ts";
+import {
+  parseDetokenizeRequest,
+  parseTemplateRequest,
+  parseTokenChecks,
+  parseTokenizeRequest,
+  type TokenCheck,
+  type WireTokenCheck,
+  wireTokenCheck,
+} from "../protocol/mod.ts";
+import { rawPrompt, tokensOf } from "../sessions/prompt.ts";
+import { readJson } from "./body.ts";
+import type { ApiEnv } from "./completions.ts";
+import type { Service } from "./service.ts";
+
+/** Options of these handlers. */
+export interface TokenOptions {
+  /** Largest body of a request. */
+  maxBodyBytes: number;
+}
+
+/** The token ids of a text. */
+export function tokenize(service: Service, { maxBodyBytes }: TokenOptions): Handler<ApiEnv> {
+  return async function handleTokenize(c) {
+    const { model = service.modelId, text, ...options } = parseTokenizeRequest(await readJson(c, maxBodyBytes));
+    service.requireModel(model);
+    return c.json({ tokens: await tokensOf(service.engine, text, options) });
+  };
+}
+
+/** The text of token ids; control tokens are no text. */
+export function detokenize(service: Service, { maxBodyBytes }: TokenOptions): Handler<ApiEnv> {
+  return async function handleDetokenize(c) {
+    const { model = service.modelId, tokens } = parseDetokenizeRequest(await readJson(c, maxBodyBytes));
+    service.requireModel(model);
+    return c.json({ content: await service.engine.detokenize(tokens) });
+  };
+}
+
+/** The prompt that messages become. */
+export function applyTemplate(service: Service, { maxBodyBytes }: TokenOptions): Handler<ApiEnv> {
+  return async function handleApplyTemplate(c) {
+    const { model = service.modelId, messages } = parseTemplateRequest(await readJson(c, maxBodyBytes));
+    service.requireModel(model);
+    return c.json({ prompt: service.render(messages) });
+  };
+}
+
+/** Whether prompts and their replies have room; counts are those of `/v1/completions`. */
+export function tokenCheck(service: Service, { maxBodyBytes }: TokenOptions): Handler<ApiEnv> {
+  return async function handleTokenCheck(c) {
+    const checks = parseTokenChecks(await readJson(c, maxBodyBytes));
+    for (const { model } of checks) service.requireModel(model);
+    return c.json({ prompts: await Promise.all(checks.map((check) => checkOne(service.engine, check))) });
+  };
+}
+
+async function checkOne(engine: Engine, { prompt, maxTokens }: TokenCheck): Promise<WireTokenCheck> {
+  const { parts } = await rawPrompt(engine, prompt);
+  return wireTokenCheck(maxTokens, (await engine.tokenize(parts)).length, engine.model.contextLength);
+}
