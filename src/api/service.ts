@@ -133,7 +133,7 @@ export class Service {
     try {
       return await Promise.all(prompts.map((prompt) => rawPrompt(this.engine, prompt)));
     } catch (error) {
-      throw ofPrompt(error);
+      throw ofPrompt(error, "messages", null);
     }
   }
 
@@ -153,7 +153,7 @@ export class Service {
     try {
       for await (const [index, event] of merged(choices, () => over.abort())) yield { index, event };
     } catch (error) {
-      throw ofPrompt(error);
+      throw ofPrompt(error, "messages");
     }
   }
 
@@ -198,9 +198,9 @@ function seeded<W extends Wishes>(wishes: W, index: number): W {
   return { ...wishes, sampling: { ...wishes.sampling, seed: seed <= last ? seed + index : seed - last - 1 } };
 }
 
-/** What failed while a raw prompt was read is told of `prompt`, where a chat has messages. */
-function ofPrompt(error: unknown): unknown {
+/** A refusal of one of `params` as one of `prompt`, which a completion has where a chat has messages. */
+function ofPrompt(error: unknown, ...params: (string | null)[]): unknown {
   const { status, wire, headers } = toApiError(error);
-  if (wire.param !== "messages") return error;
+  if (status !== 400 || !params.includes(wire.param)) return error;
   return new ApiError(status, { ...wire, code: wire.code!, param: "prompt" }, { cause: error, headers });
 }

@@ -125,15 +125,14 @@ Deno.test("token ids are a prompt when the tokenizer gives them back, and are ec
   const body = await (await app.request(request({ prompt: [ids, ids], echo: true }))).json();
   assert.deepEqual(body.choices.map(({ text }: { text: string }) => text), ["a</s>b", "a</s>b"]);
   assert.deepEqual(engine.calls[0]!.request.prompt, ["a", "</s>", "b"]);
-  const refuse = (prompt: number[], code: string, message: RegExp, param: string | null = "prompt") =>
-    checkRefused(events(done()), request({ prompt }), { status: 400, code, message, param });
+  const refuse = (prompt: number[], code: string, message: RegExp) =>
+    checkRefused(events(done()), request({ prompt }), { status: 400, code, message, param: "prompt" });
   await refuse(
     ids.slice(1),
     "unsupported_value",
     /expected 0 \.\.\., as the model wants these around every prompt/,
-    null,
   );
-  await refuse([0, 2 ** 31 - 1], "invalid_value", /expected ids below \d+, got 2147483647$/, null);
+  await refuse([0, 2 ** 31 - 1], "invalid_value", /expected ids below \d+, got 2147483647$/);
   await refuse(Array(2048).fill(0), "context_length_exceeded", /expected fewer than 2048 tokens, got 2048$/);
 });
 

@@ -29,9 +29,9 @@ export interface RunCompletionOptions {
 }
 
 /** Run one completion; throws `EngineError` when the request does not fit or the engine fails. */
-export function runCompletion(options: RunCompletionOptions): AsyncIterable<GenerateEvent> {
+export async function* runCompletion(options: RunCompletionOptions): AsyncGenerator<GenerateEvent> {
   const { engine, prompt, stop, defaults = {}, fallbackMaxTokens, signal } = options;
   const sampling = resolveSampling(options.sampling, defaults.sampling, engine.model.defaults);
   const maxTokens = options.maxTokens ?? defaults.maxTokens ?? fallbackMaxTokens;
-  return engine.generate({ prompt, maxTokens, sampling, stop: stop.length > 0 ? stop : undefined }, { signal });
+  yield* engine.generate({ prompt, maxTokens, sampling, stop: stop.length > 0 ? stop : undefined }, { signal });
 }

@@ -52,7 +52,7 @@ export interface TokensOptions {
 
 /** The tokens of a text. */
 export async function tokensOf(engine: Engine, text: string, options: TokensOptions): Promise<number[]> {
-  const ids = await engine.tokenize(options.parseSpecial ? [text] : plainParts(engine, text));
+  const ids = await engine.tokenize(options.parseSpecial ? [text] : plainParts(engine, [text]).flat());
   if (options.addSpecial) return ids;
   const { begin, end } = await frameOf(engine);
   return ids.slice(begin.length, ids.length - end.length);
@@ -113,18 +113,17 @@ function unframe(ids: readonly number[], { begin, end }: Frame): readonly number
 /** Each special token as a part of its own, and the texts between them in parts that have none. */
 async function partsOf(engine: Engine, ids: readonly number[], textOf: TextOf): Promise<string[]> {
   const specials = await specialsOf(engine);
-  const parts: string[] = [];
-  for (let at = 0; at < ids.length;) {
-    const special = specials.get(ids[at]!);
-    let next = at + 1;
-    if (special !== undefined) parts.push(special);
-    else {
-      while (next < ids.length && !specials.has(ids[next]!)) next++;
-      parts.push(...plainParts(engine, await textOf(ids.slice(at, next), at)));
-    }
-    at = next;
+  const found: string[] = [];
+  const texts: string[] = [];
+  let from = 0;
+  for (let at = 0; at <= ids.length; at++) {
+    const special = at < ids.length ? specials.get(ids[at]!) : "";
+    if (special === undefined) continue;
+    texts.push(from < at ? await textOf(ids.slice(from, at), from) : "");
+    found.push(special);
+    from = at + 1;
   }
-  return parts;
+  return plainParts(engine, texts).flatMap((parts, index) => [...parts, found[index]!]).filter((part) => part !== "");
 }
 
 /** The text of each special token by its id. */
@@ -135,12 +134,12 @@ async function specialsOf(engine: Engine): Promise<Map<number, string>> {
   return new Map(texts.map((text, index) => [ids[index]!, text]));
 }
 
-/** Parts in which no special token is recognised. */
-function plainParts(engine: Engine, text: string): string[] {
+/** Each of the texts in parts in which no special token is recognised. */
+function plainParts(engine: Engine, texts: readonly string[]): string[][] {
   try {
-    const said = { role: "user", content: text } as const;
-    const { messages: [guarded], split } = guardMessages([said], engine.model.specialTokens);
-    return split(guarded!.content);
+    const said = texts.map((content) => ({ role: "user", content }) as const);
+    const { messages, split } = guardMessages(said, engine.model.specialTokens);
+    return messages.map(({ content }) => split(content));
   } catch (error) {
     if (!(error instanceof ChatTemplateError)) throw error;
     throw new EngineError("unsupported", error.message, { cause: error });
