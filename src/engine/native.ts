@@ -25,7 +25,7 @@ import { RequestStreams } from "./streams.ts";
 import { ABI_VERSION, SYMBOLS, type Symbols, VERSION_SYMBOL } from "./symbols.ts";
 
 /** Room for one batch of event records; the least that the core takes. */
-const EVENT_BUFFER_BYTES = 64 * 1024;
+export const EVENT_BUFFER_BYTES = 64 * 1024;
 /** How long one wait sleeps when nothing happens. Only a heartbeat: events and close end it at once. */
 const WAIT_TIMEOUT_MS = 1000;
 /** First guess for sentences and statistics; a longer answer costs a second call. */

@@ -7,12 +7,10 @@
  * @module
  */
 import { EngineError, type LoadProgress } from "./engine.ts";
-import { lastError, loadLibrary, readAnswer, size } from "./native.ts";
+import { EVENT_BUFFER_BYTES, lastError, loadLibrary, readAnswer, size } from "./native.ts";
 import { type Fields, readJson, readRecords, type RecordSink } from "./records.ts";
 import type { Symbols } from "./symbols.ts";
 
-/** Room for one batch of records; the least that the core takes. */
-const EVENT_BUFFER_BYTES = 64 * 1024;
 /** How long one wait sleeps when nothing happens; an abort is noticed after it at the latest. */
 const WAIT_TIMEOUT_MS = 200;
 

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 pub use super::ggml_type::GgmlType;
-pub use super::gguf_split::{Joined, join_splits, split_count};
+pub use super::gguf_split::{Joined, join_splits};
 pub use super::gguf_write::{Header, NewTensor, write_header};
 pub use super::metadata::{Array, Metadata, Value};
 use crate::error::{Error, Result};

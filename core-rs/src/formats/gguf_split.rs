@@ -9,9 +9,6 @@ use super::gguf::{Gguf, TensorInfo};
 use super::metadata::Metadata;
 use crate::error::{Error, Result};
 
-/// Most files of one model, from the width of the number in file names.
-pub const MAX_SPLITS: usize = 99_999;
-
 const NUMBER: &str = "split.no";
 const COUNT: &str = "split.count";
 const TENSORS: &str = "split.tensors.count";
@@ -25,22 +22,6 @@ pub struct Joined {
     pub metadata: Metadata,
     /// The tensors, each with the number of its file.
     pub tensors: Vec<(usize, TensorInfo)>,
-}
-
-/// How many files a model has that begins with a file of this metadata; one that is not split has one.
-///
-/// # Errors
-/// `invalid_format` when the metadata is that of a later file, or of no possible count.
-pub fn split_count(first: &Metadata) -> Result<usize> {
-    let count = first.u64(COUNT)?.unwrap_or(1).max(1);
-    let number = first.u64(NUMBER)?.unwrap_or(0);
-    match usize::try_from(count) {
-        Ok(count) if number == 0 && count <= MAX_SPLITS => Ok(count),
-        _ => Err(Error::invalid_format(format!(
-            "{CONTEXT}: expected the first of at most {MAX_SPLITS} files, got number {} of {count}",
-            number.saturating_add(1)
-        ))),
-    }
 }
 
 /// One model from the headers of its files, in their order.
@@ -114,7 +95,6 @@ mod tests {
     #[test]
     fn parts_become_one_model() {
         let parts = vec![part(0, 3, 3, &["a", "b"]), part(1, 3, 3, &[]), part(2, 3, 3, &["c"])];
-        assert_eq!(split_count(&parts[0].metadata), Ok(3));
         let joined = join_splits(parts).unwrap();
         let places: Vec<_> = joined.tensors.iter().map(|(file, t)| (*file, t.name.as_str())).collect();
         assert_eq!(places, [(0, "a"), (0, "b"), (2, "c")]);
@@ -134,7 +114,6 @@ mod tests {
         let file = |i: usize| std::fs::read(folder.join(format!("m-{i:05}-of-00003.gguf"))).unwrap();
         let files: Vec<_> = (1..=3).map(file).collect();
         let parts: Vec<_> = files.iter().map(|bytes| Gguf::parse(bytes, bytes.len() as u64).unwrap()).collect();
-        assert_eq!(split_count(&parts[0].metadata), Ok(3));
         let joined = join_splits(parts).unwrap();
         assert_eq!(joined.metadata.u32("llama.context_length"), Ok(Some(8)));
         let values =
@@ -146,10 +125,8 @@ mod tests {
     #[test]
     fn a_whole_file_is_a_model_of_one_part() {
         let whole = parse(&GgufWriter::new().tensor("a", GgmlType::F32, &[1], &[0; 4]));
-        assert_eq!(split_count(&whole.metadata), Ok(1));
         assert_eq!(join_splits(vec![whole]).unwrap().tensors.len(), 1);
         let unsplit = part(0, 1, 1, &["a"]);
-        assert_eq!(split_count(&unsplit.metadata), Ok(1));
         assert!(join_splits(vec![unsplit]).is_ok());
     }
 
@@ -171,9 +148,9 @@ mod tests {
             let e = join_splits(parts).expect_err(wanted).to_string();
             assert!(e.starts_with("reading split GGUF: ") && e.contains(wanted), "{wanted:?} not in: {e}");
         }
-        assert!(split_count(&part(1, 2, 0, &[]).metadata).is_err());
         let endless = parse(&GgufWriter::new().key(COUNT, &Value::U64(u64::MAX)));
-        let e = split_count(&endless.metadata).unwrap_err().to_string();
-        assert!(e.contains("at most 99999 files, got number 1 of 18446744073709551615"), "{e}");
+        for parts in [vec![part(1, 2, 0, &[])], vec![endless]] {
+            assert!(join_splits(parts).is_err());
+        }
     }
 }

@@ -139,6 +139,22 @@ mod tests {
         assert_eq!(Tokenizer::new(spec).unwrap().encode(&["a"]), Ok(vec![1, 3, 4]));
     }
 
+    /// What other readers overflowed at: a piece of a megabyte, an id below zero, an id just beyond the pieces.
+    #[test]
+    fn pieces_and_ids_beyond_all_bounds_are_refused() {
+        let with = |key: &'static str, value: Value| {
+            let mut pairs = llama();
+            pairs.retain(|(there, _)| *there != key);
+            pairs.push((key, value));
+            vocab_spec(&metadata(pairs)).and_then(Tokenizer::new).expect_err(key).to_string()
+        };
+        let long = "x".repeat(1 << 20);
+        let error = with("tokens", strings(&["<unk>", "<s>", "</s>", "▁", &long]));
+        assert!(error.contains("1048576"), "{error}");
+        assert!(with("bos_token_id", Value::I32(-1)).contains("got i32 -1"));
+        assert!(with("eos_token_id", Value::U32(5)).contains("the eos id below 5, got 5"));
+    }
+
     #[test]
     fn keys_override_defaults() {
         let keys = [("add_bos_token", false), ("add_eos_token", true), ("add_space_prefix", false)];
