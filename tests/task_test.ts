@@ -3,6 +3,7 @@ import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { EngineError, libraryPath, runTask } from "../src/engine/mod.ts";
+import { BUILT_IN_SAMPLING } from "../src/sessions/sampling.ts";
 import { llamero } from "./support.ts";
 
 const LIBRARY = libraryPath();
@@ -73,4 +74,19 @@ Deno.test("llamero inspect shows the template and a prompt", async () => {
   ) {
     assertStringIncludes(stdout, words);
   }
+});
+
+Deno.test("what is shown as built in is what the core does", async () => {
+  const source = await Deno.readTextFile(new URL("../core-rs/src/sampling/params.rs", import.meta.url));
+  const [, fields] = /fn default\(\) -> Self \{\s*Self \{ ([^}]*) \}/.exec(source)!;
+  const inCore = Object.fromEntries(fields!.split(", ").map((field) => field.split(": ")));
+  const { temperature, topK, topP, minP, repeatPenalty } = BUILT_IN_SAMPLING;
+  const shown = { temperature, top_k: topK, top_p: topP, min_p: minP, repeat_penalty: repeatPenalty };
+  assertEquals(Object.entries(shown).map(([name, value]) => [name, Number(inCore[name]) === value]), [
+    ["temperature", true],
+    ["top_k", true],
+    ["top_p", true],
+    ["min_p", true],
+    ["repeat_penalty", true],
+  ]);
 });

@@ -10,6 +10,7 @@ import { parseArgs } from "node:util";
 import { TEMPLATE_NAMES } from "../chat/mod.ts";
 import { ENGINE_NAMES } from "../engine/mod.ts";
 import { DEFAULT_MODEL } from "../models/catalogue.ts";
+import { BUILT_IN_SAMPLING } from "../sessions/sampling.ts";
 import { UsageError } from "./errors.ts";
 
 /** A closed interval, unless an end is excluded. */
@@ -119,35 +120,35 @@ export const FLAGS = {
     type: "number",
     short: "t",
     range: { min: 0, max: 100 },
-    otherwise: "the model's, or 0.7",
+    otherwise: `the model's, or ${BUILT_IN_SAMPLING.temperature}`,
     help: "how adventurous the choice of words is; 0 always takes the most probable one",
     example: "--temperature 0",
   },
   "top-p": {
     type: "number",
     range: { min: 0, max: 1, above: true },
-    otherwise: "the model's, or 0.95",
+    otherwise: `the model's, or ${BUILT_IN_SAMPLING.topP}`,
     help: "choose among the most probable tokens that together reach this probability; 1 keeps all",
     example: "--top-p 0.9",
   },
   "top-k": {
     type: "integer",
     range: { min: 0, max: MAX_TOKENS },
-    otherwise: "the model's, or 40",
+    otherwise: `the model's, or ${BUILT_IN_SAMPLING.topK}`,
     help: "choose among this many most probable tokens; 0 keeps all",
     example: "--top-k 50",
   },
   "min-p": {
     type: "number",
     range: { min: 0, max: 1 },
-    otherwise: "the model's, or 0.05",
+    otherwise: `the model's, or ${BUILT_IN_SAMPLING.minP}`,
     help: "drop tokens below this share of the highest probability; 0 keeps all",
     example: "--min-p 0.1",
   },
   "repeat-penalty": {
     type: "number",
     range: { min: 0, max: 10, above: true },
-    otherwise: "the model's, or 1",
+    otherwise: `the model's, or ${BUILT_IN_SAMPLING.repeatPenalty}`,
     help: "make tokens that were seen already less probable (above 1) or more probable (below 1)",
     example: "--repeat-penalty 1.1",
   },
