@@ -7,25 +7,28 @@
  * @module
  */
 
-import { type Context, type Handler, Hono } from "hono";
+import { OpenAPIHono } from "@hono/zod-openapi";
+import type { Context, Handler } from "hono";
 import { createMiddleware } from "hono/factory";
 import { requestId } from "hono/request-id";
 import type { UpgradeWebSocket } from "hono/ws";
 import type { ChatTemplate } from "../chat/template.ts";
 import type { Engine } from "../engine/engine.ts";
-import { VERSION, wireModel, wireModelList } from "../protocol/mod.ts";
+import { wireModel, wireModelList } from "../protocol/mod.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
-import { type ApiEnv, chatCompletions } from "./completions.ts";
+import { ANYBODY } from "./caller.ts";
+import { chatRoutes } from "./completions.ts";
+import { type ApiEnv, mount, openApiDocument, type Route } from "./route.ts";
 import { errorBody } from "./dialects.ts";
 import { ApiError } from "./errors.ts";
-import { textGeneration, textGenerationStream } from "./generate.ts";
+import { generateRoutes } from "./generate.ts";
 import { guard, type GuardOptions } from "./guard.ts";
 import { type Log, logFailures } from "./log.ts";
-import { ollamaChat, ollamaGenerate, ollamaList, ollamaShown } from "./ollama.ts";
+import { ollamaRoutes } from "./ollama.ts";
 import { Service } from "./service.ts";
-import { textCompletions } from "./text_completions.ts";
-import { applyTemplate, detokenize, tokenCheck, tokenize } from "./tokens.ts";
+import { completionRoutes } from "./text_completions.ts";
+import { tokenRoutes } from "./tokens.ts";
 import { SOCKET_LIMITS, socketEvents, type SocketLimits } from "./ws.ts";
 
 /** Default of `AppOptions.startAfterMs`: the engine answers between two pieces of work, so well below a second. */
@@ -68,35 +71,39 @@ export interface AppOptions extends GuardOptions {
 }
 
 /** An application that serves one model. */
-export function createApp(options: AppOptions): Hono<ApiEnv> {
+export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
   const service = serviceOf(options);
   const { startAfterMs = START_AFTER_MS, headAfterMs = HEAD_AFTER_MS, keepAliveMs = KEEP_ALIVE_MS } = options;
   const limits = { maxBodyBytes: options.maxBodyBytes ?? MAX_BODY_BYTES, startAfterMs, headAfterMs, keepAliveMs };
-  const app = new Hono<ApiEnv>();
+  const app = new OpenAPIHono<ApiEnv>();
   app.onError((error, c) => sendError(c, service, error));
   app.notFound((c) => sendError(c, service, notFound(c)));
-  app.use(requestId(), accessLog(service), guard(options));
+  app.use(requestId(), accessLog(service), guard(options), recognise);
 
-  app.get("/healthz", health(service)).all(onlyAllow("GET"));
-  app.get("/readyz", ready(service)).all(onlyAllow("GET"));
-  app.get("/v1/models", models(service)).all(onlyAllow("GET"));
-  app.get("/v1/models/:id{.+}", model(service)).all(onlyAllow("GET"));
-  app.post("/v1/chat/completions", chatCompletions(service, limits)).all(onlyAllow("POST"));
-  app.post("/api/generate", ollamaGenerate(service, limits)).all(onlyAllow("POST"));
-  app.post("/api/chat", ollamaChat(service, limits)).all(onlyAllow("POST"));
-  app.post("/api/show", ollamaShown(service, limits)).all(onlyAllow("POST"));
-  app.get("/api/tags", ollamaList(service)).all(onlyAllow("GET"));
-  app.get("/api/version", (c) => c.json({ version: VERSION })).all(onlyAllow("GET"));
-  app.post("/generate", textGeneration(service, limits)).all(onlyAllow("POST"));
-  app.post("/generate_stream", textGenerationStream(service, limits)).all(onlyAllow("POST"));
-  app.post("/v1/completions", textCompletions(service, limits)).all(onlyAllow("POST"));
-  app.post("/tokenize", tokenize(service, limits)).all(onlyAllow("POST"));
-  app.post("/detokenize", detokenize(service, limits)).all(onlyAllow("POST"));
-  app.post("/apply-template", applyTemplate(service, limits)).all(onlyAllow("POST"));
-  app.post("/api/v1/token_check", tokenCheck(service, limits)).all(onlyAllow("POST"));
-  if (options.upgradeWebSocket) addSocket(app, service, options.upgradeWebSocket, options.socketLimits);
+  let document: object | undefined;
+  mount(app, [
+    {
+      method: "get",
+      path: "/openapi.json",
+      summary: "This document",
+      handler: (c) => c.json(document ??= openApiDocument(app)),
+    },
+    ...statusRoutes(service),
+    ...chatRoutes(service, limits),
+    ...completionRoutes(service, limits),
+    ...tokenRoutes(service, limits),
+    ...ollamaRoutes(service, limits),
+    ...generateRoutes(service, limits),
+    ...socketRoutes(service, options),
+  ]);
   return app;
 }
+
+/** Whose request it is. */
+const recognise = createMiddleware<ApiEnv>(async (c, next) => {
+  c.set("caller", ANYBODY);
+  await next();
+});
 
 function serviceOf(options: AppOptions): Service {
   return new Service({
@@ -108,18 +115,22 @@ function serviceOf(options: AppOptions): Service {
   });
 }
 
-function addSocket(
-  app: Hono<ApiEnv>,
-  service: Service,
-  upgrade: UpgradeWebSocket<WebSocket>,
-  limits: SocketLimits = SOCKET_LIMITS,
-): void {
-  app.get("/v1/responses", upgrade((c) => socketEvents(service, c.get("requestId"), limits)), () => {
-    throw new ApiError(426, {
-      code: "upgrade_required",
-      message: "/v1/responses: expected a WebSocket upgrade, got a plain request",
-    }, { headers: { upgrade: "websocket" } });
-  }).all(onlyAllow("GET"));
+function socketRoutes(service: Service, options: AppOptions): Route[] {
+  const { upgradeWebSocket: upgrade, socketLimits = SOCKET_LIMITS } = options;
+  if (!upgrade) return [];
+  const upgraded = upgrade((c) => socketEvents(service, c.get("requestId"), socketLimits));
+  const handler: Handler<ApiEnv> = async (c, next) =>
+    await upgraded(c, next) ?? refuse(
+      new ApiError(426, {
+        code: "upgrade_required",
+        message: "/v1/responses: expected a WebSocket upgrade, got a plain request",
+      }, { headers: { upgrade: "websocket" } }),
+    );
+  return [{ method: "get", path: "/v1/responses", summary: "Responses over a WebSocket", handler }];
+}
+
+function refuse(error: ApiError): never {
+  throw error;
 }
 
 /** One entry for each request, when its head is ready: a stream may go on long after that. */
@@ -131,6 +142,15 @@ function accessLog(service: Service) {
     const ms = service.clock() - started;
     service.log({ event: "request", requestId: c.get("requestId"), method, path, status: c.res.status, ms });
   });
+}
+
+function statusRoutes(service: Service): Route[] {
+  return [
+    { method: "get", path: "/healthz", open: true, summary: "How the server is", handler: health(service) },
+    { method: "get", path: "/readyz", open: true, summary: "Whether it can serve", handler: ready(service) },
+    { method: "get", path: "/v1/models", summary: "The models that are served", handler: models(service) },
+    { method: "get", path: "/v1/models/:id{.+}", summary: "One of them", handler: model(service) },
+  ];
 }
 
 /** Answers at once whatever the engine is doing: `stats` never waits. */
@@ -163,15 +183,6 @@ function model(service: Service): Handler<ApiEnv> {
   return function handleModel(c) {
     service.requireModel(c.req.param("id")!);
     return c.json(served);
-  };
-}
-
-function onlyAllow(method: "GET" | "POST"): Handler<ApiEnv> {
-  return function refuseMethod(c) {
-    throw new ApiError(405, {
-      code: "method_not_allowed",
-      message: `${c.req.path}: expected ${method}, got ${c.req.method}`,
-    }, { headers: { allow: method === "GET" ? "GET, HEAD" : method } });
   };
 }
 

@@ -18,6 +18,7 @@ import {
   chatChunk,
   type ChatCompletion,
   chatCompletion,
+  chatSchema,
   type ChatUsage,
   chatUsage,
   errorEnvelope,
@@ -30,11 +31,7 @@ import { cancelledByServer, type Service } from "./service.ts";
 import type { ApiError } from "./errors.ts";
 import { JSON_FILLER, pulledStream, type PulledStreamOptions, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
 import { LATE, within } from "./timing.ts";
-
-/** Variables of a request that middleware sets. */
-export interface ApiEnv {
-  Variables: { requestId: string };
-}
+import type { ApiEnv, Route } from "./route.ts";
 
 /** Options of `chatCompletions`. */
 export interface CompletionOptions {
@@ -48,8 +45,19 @@ export interface CompletionOptions {
   keepAliveMs: number;
 }
 
-/** The handler. */
-export function chatCompletions(service: Service, options: CompletionOptions): Handler<ApiEnv> {
+/** The endpoint. */
+export function chatRoutes(service: Service, options: CompletionOptions): Route[] {
+  return [{
+    method: "post",
+    path: "/v1/chat/completions",
+    summary: "The model's next message",
+    body: chatSchema,
+    replies: "text/event-stream",
+    handler: chatCompletions(service, options),
+  }];
+}
+
+function chatCompletions(service: Service, options: CompletionOptions): Handler<ApiEnv> {
   const { maxBodyBytes, startAfterMs, headAfterMs, keepAliveMs } = options;
   return async function handleChatCompletion(c) {
     const request = parseChatRequest(await readJson(c, maxBodyBytes));

@@ -19,16 +19,39 @@ import {
   type GenerateReply,
   generateReply,
   type GenerateRequest,
+  hfGenerateSchema,
   parseGenerateRequest,
 } from "../protocol/mod.ts";
 import { readJson } from "./body.ts";
-import { answerWhole, type ApiEnv, begun, type CompletionOptions, finishReason } from "./completions.ts";
+import { answerWhole, begun, type CompletionOptions, finishReason } from "./completions.ts";
+import type { ApiEnv, Route } from "./route.ts";
 import type { ApiError } from "./errors.ts";
 import type { Service } from "./service.ts";
 import { pulledStream, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
 
+/** The endpoints. */
+export function generateRoutes(service: Service, options: CompletionOptions): Route[] {
+  return [
+    {
+      method: "post",
+      path: "/generate",
+      summary: "A prompt continued",
+      body: hfGenerateSchema,
+      handler: textGeneration(service, options),
+    },
+    {
+      method: "post",
+      path: "/generate_stream",
+      summary: "A prompt continued, piece by piece",
+      body: hfGenerateSchema,
+      replies: "text/event-stream",
+      handler: textGenerationStream(service, options),
+    },
+  ];
+}
+
 /** `POST /generate`. */
-export function textGeneration(service: Service, options: CompletionOptions): Handler<ApiEnv> {
+function textGeneration(service: Service, options: CompletionOptions): Handler<ApiEnv> {
   const { headAfterMs } = options;
   const template = literalTemplate(service.engine.model);
   return async function handleGenerate(c) {
@@ -38,7 +61,7 @@ export function textGeneration(service: Service, options: CompletionOptions): Ha
 }
 
 /** `POST /generate_stream`. */
-export function textGenerationStream(service: Service, options: CompletionOptions): Handler<ApiEnv> {
+function textGenerationStream(service: Service, options: CompletionOptions): Handler<ApiEnv> {
   const template = literalTemplate(service.engine.model);
   return async function handleGenerateStream(c) {
     const { request, events, fail, body } = await asked(c, service, { ...options, template });

@@ -12,22 +12,27 @@ import type { Context, Handler } from "hono";
 import { literalTemplate } from "../chat/literal.ts";
 import type { GenerateEvent } from "../engine/engine.ts";
 import {
+  ollamaChatSchema,
   type OllamaEnd,
   ollamaEnd,
   type OllamaFacts,
+  ollamaGenerateSchema,
   type OllamaLine,
   ollamaLine,
   type OllamaRequest,
   type OllamaSaid,
   ollamaShow,
+  ollamaShowSchema,
   ollamaTags,
   parseOllamaChat,
   parseOllamaGenerate,
   parseOllamaShow,
+  VERSION,
   type WireMessage,
 } from "../protocol/mod.ts";
 import { readJson } from "./body.ts";
-import { answerWhole, type ApiEnv, begun, type CompletionOptions, finishReason } from "./completions.ts";
+import { answerWhole, begun, type CompletionOptions, finishReason } from "./completions.ts";
+import type { ApiEnv, Route } from "./route.ts";
 import { ApiError } from "./errors.ts";
 import type { ReplyRequest, Service } from "./service.ts";
 import { JSON_FILLER, pulledStream } from "./stream.ts";
@@ -47,8 +52,49 @@ type Say = (text: string) => OllamaSaid;
 const sayResponse: Say = (text) => ({ response: text });
 const sayMessage: Say = (text) => ({ message: { role: "assistant", content: text } });
 
+/** The endpoints. */
+export function ollamaRoutes(service: Service, options: CompletionOptions): Route[] {
+  return [
+    {
+      method: "post",
+      path: "/api/generate",
+      summary: "A reply to a prompt",
+      body: ollamaGenerateSchema,
+      replies: "application/x-ndjson",
+      handler: ollamaGenerate(service, options),
+    },
+    {
+      method: "post",
+      path: "/api/chat",
+      summary: "The model's next message",
+      body: ollamaChatSchema,
+      replies: "application/x-ndjson",
+      handler: ollamaChat(service, options),
+    },
+    {
+      method: "post",
+      path: "/api/show",
+      summary: "What the model is",
+      body: ollamaShowSchema,
+      handler: ollamaShown(service, options),
+    },
+    {
+      method: "get",
+      path: "/api/tags",
+      summary: "The models that are served",
+      handler: ollamaList(service),
+    },
+    {
+      method: "get",
+      path: "/api/version",
+      summary: "The version of this server",
+      handler: (c) => c.json({ version: VERSION }),
+    },
+  ];
+}
+
 /** `POST /api/generate`: the prompt becomes the user's message, or the whole prompt when it is `raw`. */
-export function ollamaGenerate(service: Service, options: CompletionOptions): Handler<ApiEnv> {
+function ollamaGenerate(service: Service, options: CompletionOptions): Handler<ApiEnv> {
   const literal = literalTemplate(service.engine.model);
   return async function handleOllamaGenerate(c) {
     const request = parseOllamaGenerate(await readJson(c, options.maxBodyBytes));
@@ -61,7 +107,7 @@ export function ollamaGenerate(service: Service, options: CompletionOptions): Ha
 }
 
 /** `POST /api/chat`. */
-export function ollamaChat(service: Service, options: CompletionOptions): Handler<ApiEnv> {
+function ollamaChat(service: Service, options: CompletionOptions): Handler<ApiEnv> {
   return async function handleOllamaChat(c) {
     const request = parseOllamaChat(await readJson(c, options.maxBodyBytes));
     return await answer(c, service, { ...options, request, reply: request, say: sayMessage });
@@ -69,7 +115,7 @@ export function ollamaChat(service: Service, options: CompletionOptions): Handle
 }
 
 /** `POST /api/show`. */
-export function ollamaShown(service: Service, { maxBodyBytes }: CompletionOptions): Handler<ApiEnv> {
+function ollamaShown(service: Service, { maxBodyBytes }: CompletionOptions): Handler<ApiEnv> {
   return async function handleOllamaShow(c) {
     requireModel(service, parseOllamaShow(await readJson(c, maxBodyBytes)));
     return c.json(ollamaShow(factsOf(service)));
@@ -77,7 +123,7 @@ export function ollamaShown(service: Service, { maxBodyBytes }: CompletionOption
 }
 
 /** `GET /api/tags`. */
-export function ollamaList(service: Service): Handler<ApiEnv> {
+function ollamaList(service: Service): Handler<ApiEnv> {
   return function handleOllamaTags(c) {
     return c.json(ollamaTags(factsOf(service)));
   };

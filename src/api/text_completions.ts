@@ -17,20 +17,36 @@ import {
   completion,
   completionChunk,
   type CompletionRequest,
+  completionSchema,
   errorEnvelope,
   parseCompletionRequest,
   type ReplyHead,
   type WireFinishReason,
 } from "../protocol/mod.ts";
 import { readJson } from "./body.ts";
-import { type ApiEnv, begun, type CompletionOptions, data, finishReason, lateReply } from "./completions.ts";
+import { begun, type CompletionOptions, data, finishReason, lateReply } from "./completions.ts";
+import type { ApiEnv, Route } from "./route.ts";
 import type { ApiError } from "./errors.ts";
 import type { ChoiceEvent, Service } from "./service.ts";
 import { JSON_FILLER, pulledStream, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
 import { LATE, within } from "./timing.ts";
 
+/** The endpoint. */
+export function completionRoutes(service: Service, options: CompletionOptions): Route[] {
+  return [
+    {
+      method: "post",
+      path: "/v1/completions",
+      summary: "Prompts continued",
+      body: completionSchema,
+      replies: "text/event-stream",
+      handler: textCompletions(service, options),
+    },
+  ];
+}
+
 /** The handler. */
-export function textCompletions(service: Service, options: CompletionOptions): Handler<ApiEnv> {
+function textCompletions(service: Service, options: CompletionOptions): Handler<ApiEnv> {
   const { maxBodyBytes, startAfterMs, headAfterMs, keepAliveMs } = options;
   return async function handleCompletion(c) {
     const request = parseCompletionRequest(await readJson(c, maxBodyBytes));

@@ -10,17 +10,21 @@
 import type { Handler } from "hono";
 import type { Engine } from "../engine/engine.ts";
 import {
+  checksSchema,
+  detokenizeSchema,
   parseDetokenizeRequest,
   parseTemplateRequest,
   parseTokenChecks,
   parseTokenizeRequest,
+  templateSchema,
   type TokenCheck,
+  tokenizeSchema,
   type WireTokenCheck,
   wireTokenCheck,
 } from "../protocol/mod.ts";
 import { rawPrompt, tokensOf } from "../sessions/prompt.ts";
 import { readJson } from "./body.ts";
-import type { ApiEnv } from "./completions.ts";
+import type { ApiEnv, Route } from "./route.ts";
 import type { Service } from "./service.ts";
 
 /** Options of these handlers. */
@@ -29,8 +33,42 @@ export interface TokenOptions {
   maxBodyBytes: number;
 }
 
+/** The endpoints. */
+export function tokenRoutes(service: Service, options: TokenOptions): Route[] {
+  return [
+    {
+      method: "post",
+      path: "/tokenize",
+      summary: "The token ids of a text",
+      body: tokenizeSchema,
+      handler: tokenize(service, options),
+    },
+    {
+      method: "post",
+      path: "/detokenize",
+      summary: "The text of token ids",
+      body: detokenizeSchema,
+      handler: detokenize(service, options),
+    },
+    {
+      method: "post",
+      path: "/apply-template",
+      summary: "The prompt that messages become",
+      body: templateSchema,
+      handler: applyTemplate(service, options),
+    },
+    {
+      method: "post",
+      path: "/api/v1/token_check",
+      summary: "Whether prompts and their replies have room",
+      body: checksSchema,
+      handler: tokenCheck(service, options),
+    },
+  ];
+}
+
 /** The token ids of a text. */
-export function tokenize(service: Service, { maxBodyBytes }: TokenOptions): Handler<ApiEnv> {
+function tokenize(service: Service, { maxBodyBytes }: TokenOptions): Handler<ApiEnv> {
   return async function handleTokenize(c) {
     const { model = service.modelId, text, ...options } = parseTokenizeRequest(await readJson(c, maxBodyBytes));
     service.requireModel(model);
@@ -39,7 +77,7 @@ export function tokenize(service: Service, { maxBodyBytes }: TokenOptions): Hand
 }
 
 /** The text of token ids; control tokens are no text. */
-export function detokenize(service: Service, { maxBodyBytes }: TokenOptions): Handler<ApiEnv> {
+function detokenize(service: Service, { maxBodyBytes }: TokenOptions): Handler<ApiEnv> {
   return async function handleDetokenize(c) {
     const { model = service.modelId, tokens } = parseDetokenizeRequest(await readJson(c, maxBodyBytes));
     service.requireModel(model);
@@ -48,7 +86,7 @@ export function detokenize(service: Service, { maxBodyBytes }: TokenOptions): Ha
 }
 
 /** The prompt that messages become. */
-export function applyTemplate(service: Service, { maxBodyBytes }: TokenOptions): Handler<ApiEnv> {
+function applyTemplate(service: Service, { maxBodyBytes }: TokenOptions): Handler<ApiEnv> {
   return async function handleApplyTemplate(c) {
     const { model = service.modelId, messages } = parseTemplateRequest(await readJson(c, maxBodyBytes));
     service.requireModel(model);
@@ -57,7 +95,7 @@ export function applyTemplate(service: Service, { maxBodyBytes }: TokenOptions):
 }
 
 /** Whether prompts and their replies have room; counts are those of `/v1/completions`. */
-export function tokenCheck(service: Service, { maxBodyBytes }: TokenOptions): Handler<ApiEnv> {
+function tokenCheck(service: Service, { maxBodyBytes }: TokenOptions): Handler<ApiEnv> {
   return async function handleTokenCheck(c) {
     const checks = parseTokenChecks(await readJson(c, maxBodyBytes));
     for (const { model } of checks) service.requireModel(model);

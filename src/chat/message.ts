@@ -6,14 +6,41 @@
  * @module
  */
 
-/** Who speaks. */
-export type ChatRole = "system" | "user" | "assistant";
+/** Who speaks; `tool` is the result of a call. */
+export type ChatRole = "system" | "user" | "assistant" | "tool";
 
 /** One message of a conversation. */
 export interface ChatMessage {
   readonly role: ChatRole;
   readonly content: string;
+  /** The functions that an assistant's message calls. */
+  readonly toolCalls?: readonly ToolCall[];
+  /** Which call a tool's message answers. */
+  readonly toolCallId?: string;
+  /** Of an assistant's message: what it thought before it spoke. */
+  readonly reasoning?: string;
 }
+
+/** A function that the model may call. */
+export interface Tool {
+  readonly name: string;
+  readonly description?: string;
+  /** JSON schema of the arguments, an object; absent: none. */
+  readonly parameters?: Readonly<Record<string, unknown>>;
+  /** Whether arguments are held to the schema while they are generated. */
+  readonly strict?: boolean;
+}
+
+/** A call of a function. */
+export interface ToolCall {
+  readonly id: string;
+  readonly name: string;
+  /** JSON. */
+  readonly arguments: string;
+}
+
+/** Which functions the model must or may call; an object names the one that it must. */
+export type ToolChoice = "none" | "auto" | "required" | { readonly name: string };
 
 /**
  * Stable names of template failures.

@@ -4,12 +4,16 @@
  * @module
  */
 
-import type { ChatMessage } from "./message.ts";
+import type { ChatMessage, Tool } from "./message.ts";
 
 /** What rendering needs to know of the model. */
 export interface RenderOptions {
   /** Texts that the tokenizer turns into control tokens; where a message has them, they stay text. */
   specialTokens: readonly string[];
+  /** Functions that the model is told of. */
+  tools?: readonly Tool[];
+  /** Further variables of a Jinja template, such as `enable_thinking`. */
+  variables?: Readonly<Record<string, unknown>>;
 }
 
 /** A rendered conversation. */

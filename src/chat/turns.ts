@@ -8,7 +8,7 @@
  */
 
 import { guardMessages } from "./guard.ts";
-import { type ChatMessage, checkMessages, checkTurns } from "./message.ts";
+import { type ChatMessage, ChatTemplateError, checkMessages, checkTurns } from "./message.ts";
 import type { ChatTemplate, RenderedPrompt, RenderOptions } from "./template.ts";
 
 /** What stands before and after a text. */
@@ -88,5 +88,7 @@ function turn(format: TurnFormat, { role, content }: ChatMessage, opening: strin
       return user.before + (trim === "all" ? (opening + content).trim() : opening + content) + user.after;
     case "assistant":
       return assistant.before + assistant.gap + (trim === "none" ? content : content.trim()) + assistant.after;
+    case "tool":
+      throw new ChatTemplateError("invalid_message", `rendering messages: template ${format.name} has no tools`);
   }
 }

@@ -17,11 +17,82 @@ export interface SamplingParams {
   topP?: number;
   /** Drop tokens below `minP` times the highest probability, 0 to 1; 0 keeps all. Default 0.05. */
   minP?: number;
+  /** Keep the locally typical tokens whose probability reaches this (Meister et al. 2022), above 0 up to 1; 1 is off. */
+  typicalP?: number;
+  /** Keep logits within this many standard deviations of the highest, 0 to 100; 0 is off. */
+  topNSigma?: number;
+  /** The temperature varies by entropy between itself minus and plus this, 0 to 100; 0 is off. */
+  dynatempRange?: number;
+  /** How entropy becomes a dynamic temperature, 0 to 100. Default 1. */
+  dynatempExponent?: number;
   /** Divide (positive) or multiply (negative) logits of tokens seen in prompt and reply, above 0 to 10. Default 1 (off). */
   repeatPenalty?: number;
+  /** How many of the last tokens the three penalties look at, 0 (off) up; missing: all of them. */
+  repeatLastN?: number;
+  /** Subtracted from logits of tokens seen, -2 to 2. Default 0. */
+  presencePenalty?: number;
+  /** Subtracted from logits of tokens for each time seen, -2 to 2. Default 0. */
+  frequencyPenalty?: number;
+  /** Strength of DRY against repeated sequences, 0 to 100. Default 0 (off). */
+  dryMultiplier?: number;
+  /** How fast DRY's penalty grows with the length repeated, 1 to 100. Default 1.75. */
+  dryBase?: number;
+  /** Repeated sequences up to this length are free, 0 up. Default 2. */
+  dryAllowedLength?: number;
+  /** How many of the last tokens DRY looks at, 0 (off) up; missing: all of them. */
+  dryPenaltyLastN?: number;
+  /** Texts over which DRY does not match, at most 32. Default: line break, colon, double quote, asterisk. */
+  drySequenceBreakers?: readonly string[];
+  /** How likely XTC drops the most probable tokens, 0 to 1. Default 0 (off). */
+  xtcProbability?: number;
+  /** XTC drops all but the last of the tokens at least this probable, 0 to 1; above 0.5 it does nothing. Default 0.1. */
+  xtcThreshold?: number;
+  /** Mirostat of this version instead of the filters (Basu et al. 2021); 0 is off. */
+  mirostat?: 0 | 1 | 2;
+  /** The surprise that mirostat holds, 0 to 100. Default 5. */
+  mirostatTau?: number;
+  /** How fast mirostat learns, 0 to 1. Default 0.1. */
+  mirostatEta?: number;
+  /** The filters in the order in which they are applied; those left out are off. Default: all, as in `SAMPLERS`. */
+  samplers?: readonly SamplerName[];
+  /** Added to logits of tokens, each -100 to 100 or `-Infinity`; at most 1024 pairs of id and bias. */
+  logitBias?: readonly (readonly [id: number, bias: number])[];
+  /** Only these tokens may be chosen. */
+  allowedTokenIds?: readonly number[];
+  /** These tokens are never chosen. */
+  bannedTokenIds?: readonly number[];
+  /** Texts that never come about, at most 64, each 1 to 256 characters. */
+  badWords?: readonly string[];
   /** Seed of the sampler, an integer from 0 to 2^53-1. The same seed and request give the same text. Default: random. */
   seed?: number;
 }
+
+/** The filters that `samplers` orders, in their default order. */
+export const SAMPLERS = [
+  "penalties",
+  "dry",
+  "top_n_sigma",
+  "top_k",
+  "typical_p",
+  "top_p",
+  "min_p",
+  "xtc",
+  "temperature",
+] as const;
+
+/** One of the filters. */
+export type SamplerName = (typeof SAMPLERS)[number];
+
+/** What the whole reply must be. Engines that cannot constrain refuse it as `unsupported`. */
+export type Constraint =
+  | { type: "json_schema"; schema: unknown }
+  /** Any JSON object. */
+  | { type: "json_object" }
+  /** A regular expression without look-around or back references, in Rust's syntax; the whole reply matches. */
+  | { type: "regex"; pattern: string }
+  | { type: "choice"; choices: readonly string[] }
+  /** A context-free grammar: `lark` in the dialect of llguidance, `gbnf` in llama.cpp's. */
+  | { type: "grammar"; syntax: "lark" | "gbnf"; grammar: string };
 
 /** What to generate. */
 export interface GenerateRequest {
@@ -31,14 +102,56 @@ export interface GenerateRequest {
    * special tokens that a user typed as plain text.
    */
   prompt: readonly string[];
+  /** The prompt as token ids, around which nothing is put; `prompt` must then be empty. */
+  promptIds?: readonly number[];
   /** At most this many new tokens, 1 or more; default: until the context is full. */
   maxTokens?: number;
   /** How each token is chosen. */
   sampling?: SamplingParams;
   /** Texts that end the reply; the reply is cut before the earliest. At most 16, each 1 to 1024 characters. */
   stop?: readonly string[];
+  /** Token ids that end the reply as the model's own end tokens do; at most 64. */
+  stopTokenIds?: readonly number[];
+  /** End tokens are not chosen before this many tokens. Default 0. */
+  minTokens?: number;
   /** Go on after the model's end-of-turn tokens (for benchmarks). Default false. */
   ignoreEos?: boolean;
+  /** What the reply must be. */
+  constraint?: Constraint;
+  /** Report each token's log probability, and those of the `logprobs` most probable tokens, 0 to 20. Default: none. */
+  logprobs?: number;
+  /** The same for the tokens of the prompt, with the reply's first text. */
+  promptLogprobs?: number;
+}
+
+/** A token and its log probability (natural, of the model's own distribution: before bias, filters and temperature). */
+export interface TokenLogprob {
+  id: number;
+  /** The token's text; bytes that are no UTF-8 by themselves become U+FFFD. */
+  token: string;
+  bytes: readonly number[];
+  logprob: number;
+}
+
+/** A chosen token and the most probable ones in its place, most probable first. */
+export interface ChosenLogprob extends TokenLogprob {
+  top: readonly TokenLogprob[];
+}
+
+/** What to embed. */
+export interface EmbedRequest {
+  /** As in `GenerateRequest`. */
+  prompt: readonly string[];
+  promptIds?: readonly number[];
+  /** How the last hidden states of all tokens become one vector: their mean, or the last one. Default mean. */
+  pooling?: "mean" | "last";
+}
+
+/** A text as a vector. */
+export interface Embedding {
+  /** `embeddingLength` numbers of Euclidean length 1. */
+  values: Float32Array;
+  promptTokens: number;
 }
 
 /** Why a reply ended: end token or stop text, token limit or full context, or the caller's abort. */
@@ -70,6 +183,10 @@ export interface TextEvent {
   text: string;
   /** Tokens generated so far, counting those whose text is held back. */
   completionTokens: number;
+  /** The tokens that this text is made of, when they were asked for; the text may then be empty. */
+  logprobs?: readonly ChosenLogprob[];
+  /** With the first text, when asked for: one for each token of the prompt, none for the first, which follows nothing. */
+  promptLogprobs?: readonly (ChosenLogprob | null)[];
 }
 
 /** The last event of a request that did not fail. */
@@ -108,6 +225,10 @@ export interface ModelInfo {
   contextLength: number;
   /** Size of the vocabulary. */
   vocabSize: number;
+  /** Length of an embedding. */
+  embeddingLength: number;
+  /** Whether `GenerateRequest.constraint` is supported. */
+  constrains: boolean;
   /** Number of weights. */
   parameters: number;
   /** Most frequent weight type, such as `q4_1`. */
@@ -172,6 +293,12 @@ export interface Engine extends AsyncDisposable {
    * @throws {EngineError} when the request is invalid, does not fit, or the engine fails.
    */
   generate(request: GenerateRequest, options?: GenerateOptions): AsyncIterable<GenerateEvent>;
+  /**
+   * One text as a vector; it waits for its turn as a reply does.
+   *
+   * @throws {EngineError} when the request is invalid, does not fit, is aborted (`closed`), or the engine fails.
+   */
+  embed(request: EmbedRequest, options?: GenerateOptions): Promise<Embedding>;
   /** Token ids of a prompt, with the begin-of-sequence token where the model wants one. */
   tokenize(prompt: readonly string[]): Promise<number[]>;
   /** Text of token ids. */

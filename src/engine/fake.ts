@@ -9,7 +9,10 @@
 
 import { setImmediate } from "node:timers/promises";
 import {
+  type ChosenLogprob,
   type DoneEvent,
+  type Embedding,
+  type EmbedRequest,
   type Engine,
   EngineError,
   type EngineStats,
@@ -18,6 +21,8 @@ import {
   type GenerateOptions,
   type GenerateRequest,
   type ModelInfo,
+  type TextEvent,
+  type TokenLogprob,
 } from "./engine.ts";
 import { checkPrompt, checkRequest, checkTokenIds } from "./request.ts";
 
@@ -59,6 +64,8 @@ const DEFAULT_MODEL: ModelInfo = {
   addsBos: true,
   specialTokens: ["<s>", "</s>", "<|im_start|>", "<|im_end|>"],
   device: "fake",
+  embeddingLength: 8,
+  constrains: true,
 };
 
 /** A scripted engine. */
@@ -143,6 +150,24 @@ export class FakeEngine implements Engine {
     return ids;
   }
 
+  /** A vector that depends on each token and nothing else. */
+  async embed({ prompt, promptIds }: EmbedRequest, options: GenerateOptions = {}): Promise<Embedding> {
+    const promptTokens = this.#admit({ prompt, promptIds });
+    const { signal = new AbortController().signal } = options;
+    const turn = this.#takeTurn(AbortSignal.any([signal, this.#end.signal]));
+    try {
+      await turn;
+      await this.#delay(this.#tokenMs, signal);
+      this.#end.signal.throwIfAborted();
+      if (signal.aborted) throw new EngineError("closed", "embedding: the request was cancelled");
+      return { values: vectorOf(this.#ids({ prompt, promptIds }), this.model.embeddingLength), promptTokens };
+    } finally {
+      await turn;
+      this.#running--;
+      this.#waiting.shift()?.();
+    }
+  }
+
   /** `detokenize` at once. */
   decode(ids: readonly number[]): string {
     this.#assertOpen();
@@ -190,7 +215,7 @@ export class FakeEngine implements Engine {
     this.#end.signal.throwIfAborted();
     checkRequest(request);
     const { contextLength } = this.model;
-    const count = this.encode(request.prompt).length;
+    const count = this.#ids(request).length;
     if (count === 0) throw invalid("checking prompt: expected at least one token, got none");
     if (count >= contextLength) {
       throw new EngineError(
@@ -240,13 +265,44 @@ export class FakeEngine implements Engine {
       if (reason !== "stop" || (completionTokens >= script.length && !request.ignoreEos)) break;
       if (completionTokens === this.#failure?.tokens) throw this.#failure.error;
       this.#generated++;
-      const { text, stop } = stops.push(script[completionTokens % script.length]!);
-      if (text !== "") yield { type: "text", text, completionTokens: completionTokens + 1 };
+      const token = script[completionTokens % script.length]!;
+      const { text, stop } = stops.push(token);
+      const reported = {
+        ...(request.logprobs === undefined ? {} : { logprobs: [this.#chosen(token, request.logprobs)] }),
+        ...(completionTokens === 0 ? this.#promptLogprobs(request) : {}),
+      };
+      const counted = { completionTokens: completionTokens + 1, ...reported };
+      if (text !== "" || Object.keys(reported).length > 0) yield { type: "text", text, ...counted };
       if (stop !== undefined) return { reason: "stop", stop, completionTokens: completionTokens + 1 };
     }
     const rest = stops.held;
     if (rest !== "") yield { type: "text", text: rest, completionTokens };
     return { reason, completionTokens };
+  }
+
+  /** A word as if it were one token of probability 1/2; the others in its place halve on. */
+  #chosen(word: string, top: number): ChosenLogprob {
+    const place = (token: string, rank: number): TokenLogprob => ({
+      id: this.model.specialTokens.length + token.codePointAt(0)!,
+      token,
+      bytes: [...new TextEncoder().encode(token)],
+      logprob: -(rank + 1) * Math.LN2,
+    });
+    const others = Array.from({ length: top }, (_, rank) => place(rank === 0 ? word : `${word}${rank}`, rank));
+    return { ...place(word, 0), top: others };
+  }
+
+  #promptLogprobs(request: GenerateRequest): Pick<TextEvent, "promptLogprobs"> {
+    const { promptLogprobs: top } = request;
+    if (top === undefined) return {};
+    const ids = this.#ids(request);
+    return { promptLogprobs: ids.map((id, at) => at === 0 ? null : this.#chosen(this.decode([id]), top)) };
+  }
+
+  #ids({ prompt, promptIds }: EmbedRequest): readonly number[] {
+    if (promptIds === undefined) return this.encode(prompt);
+    this.decode(promptIds);
+    return promptIds;
   }
 
   #script(request: GenerateRequest): readonly string[] {
@@ -296,4 +352,11 @@ async function sleep(ms: number, signal: AbortSignal): Promise<void> {
 
 function invalid(message: string): EngineError {
   return new EngineError("invalid_request", message);
+}
+
+/** Sums of powers of the ids, so that equal texts and no others are equal; of length 1. */
+function vectorOf(ids: readonly number[], length: number): Float32Array {
+  const values = Float32Array.from({ length }, (_, at) => ids.reduce((sum, id) => sum + Math.cos(id * (at + 1)), 0));
+  const norm = Math.hypot(...values) || 1;
+  return values.map((value) => value / norm);
 }

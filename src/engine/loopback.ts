@@ -61,6 +61,8 @@ export function packModel(model: ModelInfo): Uint8Array {
     architecture: model.architecture,
     context_length: model.contextLength,
     vocab_size: model.vocabSize,
+    embedding_length: model.embeddingLength,
+    constrains: model.constrains,
     parameters: model.parameters,
     quantization: model.quantization,
     chat_template: model.chatTemplate,

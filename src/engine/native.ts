@@ -9,6 +9,7 @@
  */
 
 import {
+  type Embedding,
   type Engine,
   EngineError,
   type EngineStats,
@@ -132,6 +133,10 @@ export class NativeEngine implements Engine {
     const id = this.#submit(request);
     const stream = this.#streams.open(id, () => void this.#symbols.llamero_cancel(this.#id, id));
     yield* stream.read(signal);
+  }
+
+  embed(): Promise<Embedding> {
+    return Promise.reject(new EngineError("unsupported", "embedding: this engine has no embeddings"));
   }
 
   // deno-lint-ignore require-await -- failures reach the caller as rejections

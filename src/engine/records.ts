@@ -149,6 +149,8 @@ export function readModelFields(fields: Fields): ModelInfo {
     architecture: string(fields, "architecture"),
     contextLength: number(fields, "context_length"),
     vocabSize: number(fields, "vocab_size"),
+    embeddingLength: number(fields, "embedding_length"),
+    constrains: fields.constrains === true,
     parameters: number(fields, "parameters"),
     quantization: string(fields, "quantization"),
     chatTemplate: readChatTemplate(fields),

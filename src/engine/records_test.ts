@@ -8,6 +8,8 @@ const MODEL: ModelInfo = {
   architecture: "llama",
   contextLength: 8192,
   vocabSize: 49152,
+  embeddingLength: 576,
+  constrains: false,
   parameters: 134515008,
   quantization: "q4_1",
   chatTemplate: "{{ messages }}",

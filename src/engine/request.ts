@@ -7,7 +7,7 @@
  * @module
  */
 
-import { EngineError, type GenerateRequest, type LoadOptions, type SamplingParams } from "./engine.ts";
+import { EngineError, type GenerateRequest, type LoadOptions } from "./engine.ts";
 
 /** Most stop texts of one request. */
 export const MAX_STOPS = 16;
@@ -25,7 +25,7 @@ interface Range {
   integer?: boolean;
 }
 
-const SAMPLING_RANGES: Readonly<Record<keyof SamplingParams, Range>> = {
+const SAMPLING_RANGES: Readonly<Record<string, Range>> = {
   temperature: { min: 0, max: 100 },
   topK: { min: 0, max: MAX_COUNT, integer: true },
   topP: { min: 0, max: 1, above: true },

@@ -10,6 +10,7 @@
  */
 
 import {
+  type Embedding,
   type Engine,
   EngineError,
   type EngineStats,
@@ -82,6 +83,10 @@ export class WasmEngine implements Engine {
     const instance = await this.#ready();
     const stream = await instance.submit(encodeRequest(request));
     yield* stream.read(signal);
+  }
+
+  embed(): Promise<Embedding> {
+    return Promise.reject(new EngineError("unsupported", "embedding: this engine has no embeddings"));
   }
 
   async tokenize(prompt: readonly string[]): Promise<number[]> {

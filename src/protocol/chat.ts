@@ -28,7 +28,8 @@ export interface ChatRequest {
 /** Zod field of a switch. */
 export const flag = z.boolean(wanted("true or false")).nullish();
 
-const requestSchema = z.object({
+/** What the request must be. */
+export const chatSchema = z.object({
   ...samplingFields,
   model: text(1, 256),
   messages: messageList(["text"]),
@@ -67,7 +68,7 @@ const refusedSchema = z.looseObject({
  */
 export function parseChatRequest(value: unknown): ChatRequest {
   check(refusedSchema, value, "unsupported_value");
-  const fields = check(requestSchema, value);
+  const fields = check(chatSchema, value);
   return {
     model: fields.model,
     messages: fields.messages,

@@ -51,7 +51,8 @@ export interface CompletionRequest {
   includeUsage: boolean;
 }
 
-const requestSchema = z.object({
+/** What the request must be. */
+export const completionSchema = z.object({
   ...samplingFields,
   model: text(1, 256),
   n: integerIn(1, MAX_CHOICES).nullish(),
@@ -94,7 +95,7 @@ const PROMPT_FORMS = {
  */
 export function parseCompletionRequest(value: unknown): CompletionRequest {
   check(refusedSchema, value, "unsupported_value");
-  const fields = check(requestSchema, value);
+  const fields = check(completionSchema, value);
   const { prompt: prompts } = check<{ prompt: WirePrompt[] }>(
     promptForm((value as { prompt?: unknown }).prompt),
     value,

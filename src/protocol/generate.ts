@@ -54,7 +54,8 @@ const refusedParameters = z.looseObject({
   adapter_id: offOnly(z.null(), "null"),
 }, wanted("an object"));
 
-const requestSchema = z.object(
+/** What the request must be. */
+export const hfGenerateSchema = z.object(
   { inputs: text(1), parameters: parametersSchema.nullish() },
   wanted("an object"),
 );
@@ -68,7 +69,7 @@ const refusedSchema = z.looseObject({ parameters: refusedParameters.nullish() },
  */
 export function parseGenerateRequest(value: unknown): GenerateRequest {
   check(refusedSchema, value, "unsupported_value");
-  const { inputs, parameters } = check(requestSchema, value);
+  const { inputs, parameters } = check(hfGenerateSchema, value);
   const fields = parameters ?? {};
   const samples = fields.do_sample || [fields.temperature, fields.top_k, fields.top_p].some((field) => field != null);
   return {

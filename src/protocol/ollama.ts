@@ -91,7 +91,8 @@ const commonRefused = {
   options: z.looseObject(refusedOptions, wanted("an object")).nullish(),
 };
 
-const generateSchema = z.object(
+/** What the request must be. */
+export const ollamaGenerateSchema = z.object(
   { ...commonFields, prompt: text().nullish(), system: text().nullish(), raw: flag },
   wanted("an object"),
 );
@@ -110,7 +111,8 @@ const message = z.object({
   tool_calls: offOnly(emptyList, "an empty list"),
 }, wanted("a message with role and content")).transform(({ role, content }) => ({ role, content: content ?? "" }));
 
-const chatSchema = z.object({
+/** What the request must be. */
+export const ollamaChatSchema = z.object({
   ...commonFields,
   messages: z.array(message, wanted(`a list of at most ${MAX_MESSAGES} messages`)).max(MAX_MESSAGES).nullish(),
 }, wanted("an object"));
@@ -126,7 +128,7 @@ const chatRefused = z.looseObject(
  */
 export function parseOllamaGenerate(value: unknown): OllamaGenerateRequest {
   check(generateRefused, value, "unsupported_value");
-  const fields = check(generateSchema, value);
+  const fields = check(ollamaGenerateSchema, value);
   const raw = fields.raw ?? false;
   const system = fields.system || undefined;
   if (raw && system) {
@@ -142,11 +144,15 @@ export function parseOllamaGenerate(value: unknown): OllamaGenerateRequest {
  */
 export function parseOllamaChat(value: unknown): OllamaChatRequest {
   check(chatRefused, value, "unsupported_value");
-  const fields = check(chatSchema, value);
+  const fields = check(ollamaChatSchema, value);
   return { ...common(fields, value), messages: fields.messages ?? [] };
 }
 
-const shownModel = z.object({ model: text(1, 256).nullish(), name: text(1, 256).nullish() }, wanted("an object"));
+/** What the request must be. */
+export const ollamaShowSchema = z.object(
+  { model: text(1, 256).nullish(), name: text(1, 256).nullish() },
+  wanted("an object"),
+);
 
 /**
  * The model that `/api/show` is asked about; older clients call the field `name`.
@@ -154,7 +160,7 @@ const shownModel = z.object({ model: text(1, 256).nullish(), name: text(1, 256).
  * @throws {ProtocolError} when there is none.
  */
 export function parseOllamaShow(value: unknown): string {
-  const { model, name } = check(shownModel, value);
+  const { model, name } = check(ollamaShowSchema, value);
   return check(z.object({ model: text(1, 256) }), { model: model ?? name }).model;
 }
 

@@ -22,7 +22,8 @@ const object = wanted("an object");
 /** One model is served, so these requests need not name it. */
 const model = text(1, 256).nullish();
 
-const tokenizeSchema = z.object({
+/** What the request must be. */
+export const tokenizeSchema = z.object({
   model,
   content: text().nullish(),
   prompt: text().nullish(),
@@ -59,7 +60,8 @@ export function parseTokenizeRequest(value: unknown): TokenizeRequest {
   };
 }
 
-const detokenizeSchema = z.object({
+/** What the request must be. */
+export const detokenizeSchema = z.object({
   model,
   tokens: z.array(tokenId, wanted(`a list of at most ${MAX_PROMPT_IDS} token ids`)).max(MAX_PROMPT_IDS),
 }, object);
@@ -76,7 +78,8 @@ export function parseDetokenizeRequest(value: unknown): DetokenizeRequest {
   return { model: model ?? undefined, tokens };
 }
 
-const templateSchema = z.object({ model, messages: messageList(["text"]) }, object);
+/** What the request must be. */
+export const templateSchema = z.object({ model, messages: messageList(["text"]) }, object);
 
 /** A checked request for the prompt that messages become. */
 export interface TemplateRequest {
@@ -90,7 +93,8 @@ export function parseTemplateRequest(value: unknown): TemplateRequest {
   return { model: model ?? undefined, messages };
 }
 
-const checksSchema = z.object({
+/** What the request must be. */
+export const checksSchema = z.object({
   prompts: z.array(
     z.object({ model: text(1, 256), prompt: text(), max_tokens: integerIn(0, MAX_TOKEN_COUNT) }, object),
     wanted(`a list of 1 to ${MAX_TOKEN_CHECKS} prompts`),

@@ -18,6 +18,30 @@ export interface TurnDefaults {
   maxTokens?: number;
 }
 
+/** The model calls a function: the call begins. Its number counts the calls of the reply from 0. */
+export interface ToolCallEvent {
+  type: "tool_call";
+  index: number;
+  id: string;
+  name: string;
+}
+
+/** A piece of the arguments of a call, JSON; never empty. */
+export interface ToolArgumentsEvent {
+  type: "tool_arguments";
+  index: number;
+  text: string;
+}
+
+/** A piece of what the model thinks before it speaks; never empty. */
+export interface ReasoningEvent {
+  type: "reasoning";
+  text: string;
+}
+
+/** What `runTurn` yields: the engine's events, where calls and thoughts are no texts. */
+export type TurnEvent = GenerateEvent | ReasoningEvent | ToolCallEvent | ToolArgumentsEvent;
+
 /** What a turn needs. */
 export interface TurnOptions {
   engine: Engine;

@@ -43,6 +43,10 @@ pub struct ModelInfo {
     pub context_length: usize,
     /// Size of the vocabulary.
     pub vocab_size: usize,
+    /// Length of an embedding.
+    pub embedding_length: usize,
+    /// Whether replies can be constrained by a grammar.
+    pub constrains: bool,
     /// Number of weights.
     pub parameters: u64,
     /// The weight type that holds most of the weights, such as `q4_1`.
@@ -141,7 +145,7 @@ impl Plan {
             let message = format!("expected one embedding row per token ({tokens}), got {rows} rows");
             return Err(Error::invalid_format(message));
         }
-        let info = describe(head, &tokenizer, config.n_ctx)?;
+        let info = describe(head, &tokenizer, &config)?;
         Ok(Self { config, tokenizer, info })
     }
 
@@ -165,7 +169,7 @@ impl Plan {
     }
 }
 
-fn describe(file: &Gguf, tokenizer: &Tokenizer, context_length: usize) -> Result<ModelInfo> {
+fn describe(file: &Gguf, tokenizer: &Tokenizer, config: &Config) -> Result<ModelInfo> {
     let text = |key: &str| -> Result<Option<String>> { Ok(file.metadata.str(key)?.map(str::to_owned)) };
     let piece = |id: Option<u32>| id.and_then(|id| tokenizer.piece(id)).map(str::to_owned);
     let weights = |t: &TensorInfo| t.shape.iter().product::<usize>() as u64;
@@ -174,8 +178,10 @@ fn describe(file: &Gguf, tokenizer: &Tokenizer, context_length: usize) -> Result
     Ok(ModelInfo {
         name: text("general.name")?.unwrap_or_default(),
         architecture: text("general.architecture")?.unwrap_or_default(),
-        context_length,
+        context_length: config.n_ctx,
         vocab_size: tokenizer.len(),
+        embedding_length: config.n_embd,
+        constrains: false,
         parameters: file.tensors.iter().map(weights).sum(),
         quantization: most.map_or_else(|| "none".into(), |dtype| dtype.name().into()),
         chat_template: text("tokenizer.chat_template")?,
