@@ -8,6 +8,8 @@ import { upgradeWebSocket } from "hono/deno";
 import { fileURLToPath } from "node:url";
 import config from "../deno.json" with { type: "json" };
 import { createApp } from "./api/app.ts";
+import { Metrics } from "./api/metrics.ts";
+import { tracer } from "./api/trace.ts";
 import { selectTemplate } from "./chat/mod.ts";
 import type { Deps, Finished } from "./cli/deps.ts";
 import { run } from "./cli/run.ts";
@@ -24,7 +26,9 @@ function realDeps(): Deps {
     selectTemplate,
     runTask: (task, options) => runTask(task, { ...options, core: libraryPath() }),
     createHandler: (parts) => {
-      const app = createApp({ ...parts, upgradeWebSocket });
+      const metrics = new Metrics(parts);
+      const observers = [metrics, tracer(parts.modelId)];
+      const app = createApp({ ...parts, observers, routes: [metrics.route], upgradeWebSocket });
       return (request, info) => app.fetch(request, info);
     },
     pull,

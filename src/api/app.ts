@@ -11,6 +11,7 @@ import { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context, Handler } from "hono";
 import { createMiddleware } from "hono/factory";
 import { requestId } from "hono/request-id";
+import { matchedRoutes } from "hono/route";
 import type { UpgradeWebSocket } from "hono/ws";
 import type { ChatTemplate } from "../chat/template.ts";
 import type { Engine } from "../engine/engine.ts";
@@ -26,7 +27,8 @@ import { generateRoutes } from "./generate.ts";
 import { guard, type GuardOptions } from "./guard.ts";
 import { type Log, logFailures } from "./log.ts";
 import { ollamaRoutes } from "./ollama.ts";
-import { Service } from "./service.ts";
+import { type Observer, originOf } from "./observe.ts";
+import { Service, stopping } from "./service.ts";
 import { completionRoutes } from "./text_completions.ts";
 import { tokenRoutes } from "./tokens.ts";
 import { SOCKET_LIMITS, socketEvents, type SocketLimits } from "./ws.ts";
@@ -37,6 +39,9 @@ export const START_AFTER_MS = 2000;
 export const HEAD_AFTER_MS = 50;
 /** Default of `AppOptions.keepAliveMs`: half of what the stricter proxies allow. */
 export const KEEP_ALIVE_MS = 15_000;
+
+/** What a server that stops still says of itself. */
+const OPEN_WHILE_CLOSING = ["/healthz", "/readyz", "/metrics"];
 
 /** The parts of an application. */
 export interface AppOptions extends GuardOptions {
@@ -66,6 +71,12 @@ export interface AppOptions extends GuardOptions {
   headAfterMs?: number;
   /** Longest silence of a reply's body in milliseconds. */
   keepAliveMs?: number;
+  /** Whoever follows replies and requests, such as `Metrics`. */
+  observers?: readonly Observer[];
+  /** Endpoints besides those of this application, such as that of `Metrics`. */
+  routes?: readonly Route[];
+  /** Aborted when the server stops: requests are then refused, and replies go on until the engine is closed. */
+  closing?: AbortSignal;
   /** Limits of each WebSocket. */
   socketLimits?: SocketLimits;
 }
@@ -78,7 +89,7 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
   const app = new OpenAPIHono<ApiEnv>();
   app.onError((error, c) => sendError(c, service, error));
   app.notFound((c) => sendError(c, service, notFound(c)));
-  app.use(requestId(), accessLog(service), guard(options), recognise);
+  app.use(requestId(), accessLog(service, options.observers), guard(options), recognise, admit(service));
 
   let document: object | undefined;
   mount(app, [
@@ -95,6 +106,7 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
     ...ollamaRoutes(service, limits),
     ...generateRoutes(service, limits),
     ...socketRoutes(service, options),
+    ...options.routes ?? [],
   ]);
   return app;
 }
@@ -118,7 +130,7 @@ function serviceOf(options: AppOptions): Service {
 function socketRoutes(service: Service, options: AppOptions): Route[] {
   const { upgradeWebSocket: upgrade, socketLimits = SOCKET_LIMITS } = options;
   if (!upgrade) return [];
-  const upgraded = upgrade((c) => socketEvents(service, c.get("requestId"), socketLimits));
+  const upgraded = upgrade((c) => socketEvents(service, originOf(c), socketLimits));
   const handler: Handler<ApiEnv> = async (c, next) =>
     await upgraded(c, next) ?? refuse(
       new ApiError(426, {
@@ -134,13 +146,28 @@ function refuse(error: ApiError): never {
 }
 
 /** One entry for each request, when its head is ready: a stream may go on long after that. */
-function accessLog(service: Service) {
+function accessLog(service: Service, observers: readonly Observer[] = []) {
   return createMiddleware<ApiEnv>(async (c, next) => {
     const started = service.clock();
     await next();
     const { method, path } = c.req;
+    const { status } = c.res;
     const ms = service.clock() - started;
-    service.log({ event: "request", requestId: c.get("requestId"), method, path, status: c.res.status, ms });
+    service.log({ event: "request", requestId: c.get("requestId"), method, path, status, ms });
+    for (const observer of observers) observer.request?.(method, routeOf(c), status);
+  });
+}
+
+/** The row of the table that a request met. */
+function routeOf(c: Context): string {
+  return matchedRoutes(c).findLast(({ path }) => !path.endsWith("*"))?.path ?? "unknown";
+}
+
+/** A server that stops takes on nothing new, and says so before a request costs anything. */
+function admit({ closing }: Service) {
+  return createMiddleware<ApiEnv>(async (c, next) => {
+    if (closing.aborted && !OPEN_WHILE_CLOSING.includes(c.req.path)) throw stopping();
+    await next();
   });
 }
 
@@ -164,10 +191,11 @@ function health({ engine, modelId }: Service): Handler<ApiEnv> {
 }
 
 /** Whether requests can be served: for those who only ask where to send them. */
-function ready({ engine }: Service): Handler<ApiEnv> {
+function ready({ engine, closing }: Service): Handler<ApiEnv> {
   return function handleReady(c) {
     const { healthy } = engine.stats();
-    return c.json({ status: healthy ? "ready" : "unavailable" }, healthy ? 200 : 503);
+    const serves = healthy && !closing.aborted;
+    return c.json({ status: serves ? "ready" : closing.aborted ? "stopping" : "unavailable" }, serves ? 200 : 503);
   };
 }
 

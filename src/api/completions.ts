@@ -31,6 +31,7 @@ import { cancelledByServer, type Service } from "./service.ts";
 import type { ApiError } from "./errors.ts";
 import { JSON_FILLER, pulledStream, type PulledStreamOptions, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
 import { LATE, within } from "./timing.ts";
+import { originOf } from "./observe.ts";
 import type { ApiEnv, Route } from "./route.ts";
 
 /** Options of `chatCompletions`. */
@@ -67,7 +68,7 @@ function chatCompletions(service: Service, options: CompletionOptions): Handler<
     const left = new AbortController();
     const body = { onCancel: () => left.abort(), keepAliveMs };
     const fail = (error: unknown) => service.fail(requestId, error);
-    const events = await begun(service.reply(requestId, request, left.signal), startAfterMs);
+    const events = await begun(service.reply(originOf(c), request, left.signal), startAfterMs);
 
     if (request.stream) {
       const chunks = streamReply(head, events, request.includeUsage, fail);

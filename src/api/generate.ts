@@ -24,6 +24,7 @@ import {
 } from "../protocol/mod.ts";
 import { readJson } from "./body.ts";
 import { answerWhole, begun, type CompletionOptions, finishReason } from "./completions.ts";
+import { originOf } from "./observe.ts";
 import type { ApiEnv, Route } from "./route.ts";
 import type { ApiError } from "./errors.ts";
 import type { Service } from "./service.ts";
@@ -82,7 +83,7 @@ async function asked(
   const reply = { ...request, template, messages: [{ role: "user", content: request.inputs } as const] };
   return {
     request,
-    events: await begun(service.reply(requestId, reply, left.signal), startAfterMs),
+    events: await begun(service.reply(originOf(c), reply, left.signal), startAfterMs),
     fail: (error: unknown) => service.fail(requestId, error),
     body: { onCancel: () => left.abort(), keepAliveMs },
   };

@@ -5,6 +5,8 @@
  * @module
  */
 
+import type { Observer } from "./observe.ts";
+
 /** A thing that happened. */
 export type LogEntry =
   | { event: "request"; requestId: string; method: string; path: string; status: number; ms: number }
@@ -23,4 +25,14 @@ export function logFailures(entry: LogEntry): void {
 export function failure(requestId: string, error: unknown): LogEntry {
   if (!(error instanceof Error)) return { event: "failure", requestId, message: String(error) };
   return { event: "failure", requestId, message: error.message, stack: error.stack };
+}
+
+/** Logs each reply once, when it is over. */
+export function replyLog(log: Log): Observer {
+  return {
+    reply: ({ requestId }) => ({
+      event() {},
+      end: (outcome, done) => log({ event: "reply", requestId, outcome, ...done?.usage }),
+    }),
+  };
 }

@@ -32,6 +32,7 @@ import {
 } from "../protocol/mod.ts";
 import { readJson } from "./body.ts";
 import { answerWhole, begun, type CompletionOptions, finishReason } from "./completions.ts";
+import { originOf } from "./observe.ts";
 import type { ApiEnv, Route } from "./route.ts";
 import { ApiError } from "./errors.ts";
 import type { ReplyRequest, Service } from "./service.ts";
@@ -149,7 +150,7 @@ async function answer(c: Context<ApiEnv>, service: Service, asked: Asked): Promi
   const left = new AbortController();
   const body = { onCancel: () => left.abort(), keepAliveMs };
   const fail = (error: unknown) => service.fail(requestId, error);
-  const events = await begun(service.reply(requestId, reply, left.signal), startAfterMs);
+  const events = await begun(service.reply(originOf(c), reply, left.signal), startAfterMs);
   if (!request.stream) return await answerWhole(c, wholeReply(events, line, say), { ...body, headAfterMs, fail });
   const lines = streamReply(events, { line, say, fail });
   return c.body(pulledStream(lines, { ...body, filler: JSON_FILLER }), 200, { ...LINES_HEADERS });

@@ -7,14 +7,15 @@
  */
 
 import type { ChatTemplate } from "../chat/template.ts";
-import type { DoneEvent, Engine, GenerateEvent } from "../engine/engine.ts";
+import type { Engine, GenerateEvent } from "../engine/engine.ts";
 import { DEFAULT_MAX_TOKENS, type WireMessage, type WirePrompt, type WireSampling } from "../protocol/mod.ts";
 import { runCompletion } from "../sessions/completion.ts";
 import { type RawPrompt, rawPrompt } from "../sessions/prompt.ts";
 import { runTurn, type TurnDefaults } from "../sessions/turn.ts";
-import { ApiError, toApiError } from "./errors.ts";
-import { failure, type Log } from "./log.ts";
+import { ApiError, RETRY_AFTER_S, toApiError } from "./errors.ts";
+import { failure, type Log, replyLog } from "./log.ts";
 import { merged } from "./merge.ts";
+import { observed, type Observer, type Origin } from "./observe.ts";
 
 /** The parts of `Service`. */
 export interface ServiceOptions {
@@ -31,6 +32,10 @@ export interface ServiceOptions {
   /** A new unguessable id, letters and digits. */
   newId: () => string;
   log: Log;
+  /** Whoever follows replies. */
+  observers?: readonly Observer[];
+  /** Aborted when the server stops: it then takes on nothing new. */
+  closing?: AbortSignal;
 }
 
 /** What every reply needs of a checked request. */
@@ -71,6 +76,8 @@ export class Service {
   readonly #template: ChatTemplate;
   readonly #defaults: TurnDefaults | undefined;
   readonly #names: ReadonlySet<string>;
+  readonly #observers: readonly Observer[];
+  readonly closing: AbortSignal;
 
   /** A service of these parts. */
   constructor(options: ServiceOptions) {
@@ -82,6 +89,8 @@ export class Service {
     this.#template = options.template;
     this.#defaults = options.defaults;
     this.#names = new Set([options.modelId, ...options.aliases]);
+    this.#observers = [replyLog(options.log), ...options.observers ?? []];
+    this.closing = options.closing ?? new AbortController().signal;
   }
 
   /** Unix time in seconds. */
@@ -105,27 +114,14 @@ export class Service {
   }
 
   /** The events of one reply. */
-  reply(requestId: string, request: ReplyRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
+  reply(origin: Origin, request: ReplyRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
     const { messages, sampling, maxTokens, stop, template = this.#template } = request;
     const served = { engine: this.engine, template, defaults: this.#defaults };
-    return this.#logged(requestId, runTurn({ ...served, messages, sampling, maxTokens, stop, signal }));
+    return this.#observed(origin, runTurn({ ...served, messages, sampling, maxTokens, stop, signal }));
   }
 
-  /** The same events; their outcome is logged once, whether they end, fail or are left. */
-  async *#logged(requestId: string, events: AsyncIterable<GenerateEvent>): AsyncGenerator<GenerateEvent> {
-    let outcome = "left";
-    let done: DoneEvent | undefined;
-    try {
-      for await (const event of events) {
-        if (event.type === "done") [done, outcome] = [event, event.reason];
-        yield event;
-      }
-    } catch (error) {
-      outcome = toApiError(error).wire.code ?? "failed";
-      throw error;
-    } finally {
-      this.log({ event: "reply", requestId, outcome, ...done?.usage });
-    }
+  #observed(origin: Origin, events: AsyncIterable<GenerateEvent>): AsyncGenerator<GenerateEvent> {
+    return observed(events, origin, this.#observers);
   }
 
   /** Prompts as the engine takes them. */
@@ -139,7 +135,7 @@ export class Service {
 
   /** The events of all choices of all prompts as they come; when one fails, all end. */
   async *completions(
-    requestId: string,
+    origin: Origin,
     request: CompletionsRequest,
     signal: AbortSignal,
   ): AsyncGenerator<ChoiceEvent> {
@@ -147,7 +143,7 @@ export class Service {
     const over = new AbortController();
     const choice = (index: number) => {
       const prompt = prompts[Math.floor(index / n)]!.parts;
-      return this.#choice(requestId, prompt, seeded(request, index % n), AbortSignal.any([signal, over.signal]));
+      return this.#choice(origin, prompt, seeded(request, index % n), AbortSignal.any([signal, over.signal]));
     };
     const choices = Array.from({ length: prompts.length * n }, (_, index) => choice(index));
     try {
@@ -159,13 +155,13 @@ export class Service {
 
   /** One choice. */
   #choice(
-    requestId: string,
+    origin: Origin,
     prompt: readonly string[],
     { sampling, maxTokens, stop }: Wishes,
     signal: AbortSignal,
   ): AsyncGenerator<GenerateEvent> {
     const served = { engine: this.engine, defaults: this.#defaults, fallbackMaxTokens: DEFAULT_MAX_TOKENS };
-    return this.#logged(requestId, runCompletion({ ...served, prompt, sampling, maxTokens, stop, signal }));
+    return this.#observed(origin, runCompletion({ ...served, prompt, sampling, maxTokens, stop, signal }));
   }
 
   /** The prompt that messages become, in one piece. */
@@ -188,6 +184,15 @@ export function cancelledByServer(): ApiError {
     code: "closed",
     message: "the reply was cancelled before its end; the server is closing",
   });
+}
+
+/** The refusal of a server that takes on nothing new. */
+export function stopping(): ApiError {
+  return new ApiError(503, {
+    type: "server_error",
+    code: "stopping",
+    message: "the server is stopping; try again later",
+  }, { headers: { "retry-after": String(RETRY_AFTER_S) } });
 }
 
 /** The same wishes for choice number `index` of a prompt: with one seed for all, they would all say the same. */

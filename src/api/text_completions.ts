@@ -25,6 +25,7 @@ import {
 } from "../protocol/mod.ts";
 import { readJson } from "./body.ts";
 import { begun, type CompletionOptions, data, finishReason, lateReply } from "./completions.ts";
+import { originOf } from "./observe.ts";
 import type { ApiEnv, Route } from "./route.ts";
 import type { ApiError } from "./errors.ts";
 import type { ChoiceEvent, Service } from "./service.ts";
@@ -57,7 +58,7 @@ function textCompletions(service: Service, options: CompletionOptions): Handler<
     const body = { onCancel: () => left.abort(), keepAliveMs };
     const fail = (error: unknown) => service.fail(requestId, error);
     const prompts = await service.prompts(request.prompts);
-    const events = await begun(service.completions(requestId, { ...request, prompts }, left.signal), startAfterMs);
+    const events = await begun(service.completions(originOf(c), { ...request, prompts }, left.signal), startAfterMs);
     const replies = new Replies(request, prompts.map(({ text }) => text));
 
     if (request.stream) {

@@ -22,6 +22,7 @@ import {
   type ServerEvent,
 } from "../protocol/mod.ts";
 import { ApiError } from "./errors.ts";
+import type { Origin } from "./observe.ts";
 import type { Service } from "./service.ts";
 import { pause } from "./timing.ts";
 
@@ -72,12 +73,12 @@ export interface TextSocket {
 /** Hono's events of one upgraded connection. */
 export function socketEvents(
   service: Service,
-  requestId: string,
+  origin: Origin,
   limits: SocketLimits,
 ): WSEvents<{ bufferedAmount: number }> {
   let session: ResponsesSession | undefined;
   return {
-    onOpen: (_event, ws) => session = new ResponsesSession({ service, requestId, limits, socket: textSocket(ws) }),
+    onOpen: (_event, ws) => session = new ResponsesSession({ service, origin, limits, socket: textSocket(ws) }),
     onMessage: (event) => session?.receive(event.data),
     onClose: () => session?.end(),
     onError: () => session?.end(),
@@ -100,8 +101,8 @@ function textSocket(ws: WSContext<{ bufferedAmount: number }>): TextSocket {
 /** The parts of a session. */
 export interface SessionOptions {
   service: Service;
-  /** The id of the request that opened the socket, for the log. */
-  requestId: string;
+  /** Of the request that opened the socket. */
+  origin: Origin;
   socket: TextSocket;
   limits: SocketLimits;
 }
@@ -109,7 +110,7 @@ export interface SessionOptions {
 /** What happens on one socket. */
 export class ResponsesSession {
   readonly #service: Service;
-  readonly #requestId: string;
+  readonly #origin: Origin;
   readonly #socket: TextSocket;
   readonly #limits: SocketLimits;
   readonly #running = new Map<string, AbortController>();
@@ -118,9 +119,9 @@ export class ResponsesSession {
   #errors = 0;
 
   /** A session on an open socket. */
-  constructor({ service, requestId, socket, limits }: SessionOptions) {
+  constructor({ service, origin, socket, limits }: SessionOptions) {
     this.#service = service;
-    this.#requestId = requestId;
+    this.#origin = origin;
     this.#socket = socket;
     this.#limits = limits;
   }
@@ -133,7 +134,7 @@ export class ResponsesSession {
       if (frame.type === "response.create") this.#create(frame);
       else this.#cancel(frame.responseId);
     } catch (error) {
-      const { code, message, param } = this.#service.fail(this.#requestId, error).wire;
+      const { code, message, param } = this.#service.fail(this.#origin.requestId, error).wire;
       this.#send([{ type: "error", code, message, param, sequence_number: this.#errors++ }]);
     }
   }
@@ -188,13 +189,13 @@ export class ResponsesSession {
   async #respond(frame: CreateFrame, writer: ResponseWriter, signal: AbortSignal): Promise<void> {
     this.#send(writer.start());
     try {
-      for await (const event of this.#service.reply(this.#requestId, frame, signal)) {
+      for await (const event of this.#service.reply(this.#origin, frame, signal)) {
         if (event.type === "started") continue;
         this.#send(event.type === "text" ? writer.text(event.text) : writer.end(endOf(event)));
         await this.#drained(signal);
       }
     } catch (error) {
-      const { code, message } = this.#service.fail(this.#requestId, error).wire;
+      const { code, message } = this.#service.fail(this.#origin.requestId, error).wire;
       this.#send(writer.end({ status: "failed", error: { code: code ?? "failed", message } }));
     } finally {
       this.#forget(writer.responseId);

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { EngineError, type GenerateEvent } from "../engine/engine.ts";
 import type { ResponseEvent, ServerEvent } from "../protocol/mod.ts";
+import { ANYBODY } from "./caller.ts";
 import type { LogEntry } from "./log.ts";
 import { Service } from "./service.ts";
 import {
@@ -58,7 +59,7 @@ function open(script: Script, limits: Partial<SocketLimits> = {}) {
   });
   const socket = new FakeSocket();
   const all = { ...SOCKET_LIMITS, pollMs: 1, ...limits };
-  const session = new ResponsesSession({ service, requestId: "r", socket, limits: all });
+  const session = new ResponsesSession({ service, origin: { requestId: "r", caller: ANYBODY }, socket, limits: all });
   return { session, socket, engine, log };
 }
 

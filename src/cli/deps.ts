@@ -35,6 +35,8 @@ export interface HandlerParts {
   /** Other names for it. */
   aliases: readonly string[];
   log: Log;
+  /** Aborted when the server stops. */
+  closing: AbortSignal;
 }
 
 /** Answers an HTTP request. */

@@ -189,6 +189,14 @@ export const FLAGS = {
     help: "port to listen on; 0 takes any free one",
     example: "--port 8080",
   },
+  drain: {
+    type: "number",
+    placeholder: "SECONDS",
+    range: { min: 0, max: 3600 },
+    default: 30,
+    help: "how long replies may go on after a signal to stop; those that are not done by then end with an error",
+    example: "--drain 5",
+  },
   "prompt-tokens": {
     type: "integer",
     range: { min: 1, max: 1_000_000 },
@@ -262,7 +270,7 @@ export const COMMANDS = {
   },
   serve: {
     summary: "serve a model over HTTP and WebSocket, as OpenAI's clients speak it",
-    flags: [...MODEL, ...SAMPLING, "context", "host", "port", "json", "quiet", "help"],
+    flags: [...MODEL, ...SAMPLING, "context", "host", "port", "drain", "json", "quiet", "help"],
     examples: ["serve", "serve --model ./llama-2-7b-chat.Q4_0.gguf --port 8080", "serve --engine wasm"],
   },
   pull: {

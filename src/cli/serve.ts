@@ -18,8 +18,6 @@ import type { Terminal } from "./terminal.ts";
 
 /** Addresses that only this machine reaches. */
 const LOOPBACK = ["127.0.0.1", "::1", "localhost"];
-/** How long replies may go on after a signal, in milliseconds. */
-export const DRAIN_MS = 5_000;
 /** How long connections may take to close after the last reply, in milliseconds. */
 const CLOSE_MS = 1_000;
 /** How often a server that stops looks for running replies, in milliseconds. */
@@ -35,9 +33,11 @@ export async function serve(deps: Deps, { values }: Parsed): Promise<number> {
   await using engine = await loadModel(deps, model, values);
   const template = chooseTemplate(deps, engine, model, { wanted, quiet: values.quiet });
   const log = (entry: LogEntry) => logTo(deps.terminal, entry, values);
-  const parts = { engine, template, defaults: replyDefaults(values), modelId: model.id, aliases: [model.file], log };
+  const named = { modelId: model.id, aliases: [model.file] };
+  const closing = new AbortController();
+  const parts = { engine, template, defaults: replyDefaults(values), ...named, log, closing: closing.signal };
   const handler = deps.createHandler(parts);
-  await serveUntilSignal(deps, { address, handler, engine, model, values });
+  await serveUntilSignal(deps, { address, handler, engine, model, values, closing });
   return 0;
 }
 
@@ -52,9 +52,10 @@ interface Serving {
   engine: Engine;
   model: LocatedModel;
   values: FlagValues;
+  closing: AbortController;
 }
 
-async function serveUntilSignal({ terminal }: Deps, { address, handler, engine, model, values }: Serving) {
+async function serveUntilSignal({ terminal }: Deps, { address, handler, engine, model, values, closing }: Serving) {
   const asked = Promise.withResolvers<void>();
   const hurry = new AbortController();
   let signals = 0;
@@ -65,18 +66,24 @@ async function serveUntilSignal({ terminal }: Deps, { address, handler, engine, 
   );
   announce(terminal, serverUrl(server.addr as Deno.NetAddr), model, values);
   await Promise.race([asked.promise, server.finished]);
+  closing.abort();
+  const drainMs = values.drain! * 1000;
   say(terminal, values, { event: "stopping" }, "stopping; a second signal stops at once");
-  await stopServer(server, engine, hurry.signal);
+  await stopServer(server, engine, { drainMs, hurry: hurry.signal });
   say(terminal, values, { event: "stopped" }, "stopped");
 }
 
 /**
- * No new connections; running replies get time to end, then they are cancelled, which ends their streams. A connection
- * that is still open after that ends with the process.
+ * No new connections, and no new requests on old ones; running replies get time to end, then they are cancelled, and an
+ * error event says so at the end of their streams. A connection that is still open after that ends with the process.
  */
-async function stopServer(server: Deno.HttpServer, engine: Engine, hurry: AbortSignal): Promise<void> {
+async function stopServer(
+  server: Deno.HttpServer,
+  engine: Engine,
+  { drainMs, hurry }: { drainMs: number; hurry: AbortSignal },
+): Promise<void> {
   const finished = server.shutdown();
-  const deadline = AbortSignal.any([hurry, AbortSignal.timeout(DRAIN_MS)]);
+  const deadline = AbortSignal.any([hurry, AbortSignal.timeout(drainMs)]);
   while (!deadline.aborted && isBusy(engine)) await pause(POLL_MS, deadline);
   await engine.close();
   await Promise.race([finished, pause(CLOSE_MS, hurry)]);
