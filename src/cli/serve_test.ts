@@ -1,6 +1,7 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { delay } from "@std/async/delay";
 import type { EngineError } from "../engine/engine.ts";
+import { createApp } from "../api/app.ts";
 import type { HandlerParts } from "./deps.ts";
 import { type Stage, stage } from "./test_support.ts";
 
@@ -63,6 +64,33 @@ Deno.test("a running reply may end after the signal", async () => {
   while (on.engine.stats().running === 0) await delay(5);
   on.terminal.signal("SIGTERM");
   assertEquals([await answer, await running], ["one two three four five", 0]);
+});
+
+/** A stage whose handler is the real application. */
+function served(fake: Parameters<typeof stage>[0]): Stage {
+  return stage(fake, {
+    createHandler: (parts) => {
+      const app = createApp(parts);
+      return (request) => app.fetch(request);
+    },
+  });
+}
+
+function chat(url: string): Promise<Response> {
+  const body = JSON.stringify({ model: "toy's", messages: [{ role: "user", content: "hi" }], stream: true });
+  return fetch(`${url}/v1/chat/completions`, { method: "POST", headers: { "content-type": "application/json" }, body });
+}
+
+Deno.test("after the deadline a stream ends with an error event", async () => {
+  const on = served({ reply: "one two three", tokenMs: 60_000 });
+  const { url, running } = await start(on, "--chat-template", "vicuna-v1.1", "--drain", "0.2");
+  const stream = await chat(url);
+  while (on.engine.stats().running === 0) await delay(5);
+  on.terminal.signal("SIGTERM");
+  const text = await stream.text();
+  assertEquals(await running, 0);
+  const last = JSON.parse(text.trim().split("\n\n").at(-1)!.replace(/^data: /, ""));
+  assertEquals(last.error.code, "closed");
 });
 
 Deno.test("a second signal does not wait for replies", async () => {
