@@ -60,7 +60,7 @@ export const RUST: House = {
   },
 };
 
-/** src: protocol → engine, chat, models → sessions → api → edge, cli → main. */
+/** src: protocol → engine, chat, models → sessions → api → edge, and eval; cli → main. */
 export const TYPESCRIPT: House = {
   dir: "src",
   suffix: ".ts",
@@ -71,10 +71,12 @@ export const TYPESCRIPT: House = {
     models: [],
     sessions: ["protocol", "engine", "chat"],
     api: ["protocol", "engine", "chat", "sessions"],
-    cli: ["protocol", "engine", "chat", "models", "sessions", "api"],
+    // Scores of a model over texts.
+    eval: ["engine"],
+    cli: ["protocol", "engine", "chat", "models", "sessions", "api", "eval"],
     // The only places that join real parts: the program, and the service for runtimes at the edge.
     edge: ["protocol", "engine", "chat", "sessions", "api"],
-    main: ["protocol", "engine", "chat", "models", "sessions", "api", "cli"],
+    main: ["protocol", "engine", "chat", "models", "sessions", "api", "eval", "cli"],
   },
 };
 

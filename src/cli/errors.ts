@@ -5,6 +5,7 @@
  */
 import { ChatTemplateError } from "../chat/mod.ts";
 import { EngineError } from "../engine/engine.ts";
+import { PerplexityError } from "../eval/perplexity.ts";
 import { ModelError } from "../models/error.ts";
 
 /** Exit code of a failure. */
@@ -31,7 +32,7 @@ export interface Failure {
 }
 
 /** Failures whose message is a sentence for people already. */
-const KNOWN = [EngineError, ChatTemplateError, ModelError, CommandError] as const;
+const KNOWN = [EngineError, ChatTemplateError, ModelError, PerplexityError, CommandError] as const;
 
 /** Any thrown value as a failure. Our own mistakes keep their stack, since a sentence would hide them. */
 export function toFailure(error: unknown): Failure {

@@ -8,6 +8,7 @@
  */
 import { parseArgs } from "node:util";
 import { TEMPLATE_NAMES } from "../chat/mod.ts";
+import { WINDOW } from "../eval/perplexity.ts";
 import { ENGINE_NAMES } from "../engine/mod.ts";
 import { DEFAULT_MODEL } from "../models/catalogue.ts";
 import { BUILT_IN_SAMPLING } from "../sessions/sampling.ts";
@@ -197,6 +198,20 @@ export const FLAGS = {
     help: "how long replies may go on after a signal to stop; those that are not done by then end with an error",
     example: "--drain 5",
   },
+  window: {
+    type: "integer",
+    range: { min: 4, max: 1_000_000 },
+    default: WINDOW,
+    help: "tokens that are read together; the second half of them is scored",
+    example: "--window 2048",
+  },
+  windows: {
+    type: "integer",
+    range: { min: 1, max: 1_000_000 },
+    otherwise: "all that the text has",
+    help: "stop after so many windows",
+    example: "--windows 20",
+  },
   "prompt-tokens": {
     type: "integer",
     range: { min: 1, max: 1_000_000 },
@@ -306,6 +321,15 @@ export const COMMANDS = {
     positional: "BASE DELTA OUT",
     flags: ["type", "force", "json", "quiet", "help"],
     examples: ["apply-delta ./llama-7b ./vicuna-7b-delta-v1.1 ./vicuna-7b-v1.1"],
+  },
+  perplexity: {
+    summary: "measure how well a model predicts a text file",
+    positional: "FILE",
+    flags: [...MODEL, "window", "windows", "context", "json", "quiet", "help"],
+    examples: [
+      "perplexity wiki.test.raw",
+      "perplexity book.txt --model ./vicuna-7b-v1.5 --windows 20",
+    ],
   },
   bench: {
     summary: "measure loading, prefill, decode and memory, also of WebAssembly and llama.cpp",

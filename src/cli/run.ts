@@ -11,6 +11,7 @@ import { toFailure, UsageError } from "./errors.ts";
 import { type CommandName, parseCommand, type Parsed, parseFlags } from "./flags.ts";
 import { commandHelp, overview } from "./help.ts";
 import { inspect } from "./inspect.ts";
+import { perplexity } from "./perplexity.ts";
 import { pull } from "./pull.ts";
 import { serve } from "./serve.ts";
 
@@ -24,6 +25,7 @@ const RUN: Record<Exclude<CommandName, "test">, Command> = {
   convert,
   quantize,
   "apply-delta": applyDelta,
+  perplexity,
   bench,
   version,
   help,
