@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { engineContract } from "../src/engine/contract.ts";
 import { openEngine } from "../src/engine/mod.ts";
-import { rawPrompt } from "../src/sessions/prompt.ts";
 import { TINY_MODEL } from "./support.ts";
 
 engineContract("native engine", () => openEngine({ engine: "native", model: TINY_MODEL }));
@@ -48,26 +47,6 @@ Deno.test("native engine: a special token that a user typed stays text", async (
   assert.ok((await engine.tokenize(["a</s>"])).includes(end!));
   assert.ok(!(await engine.tokenize(["a<", "/s>"])).includes(end!));
   assert.equal(await engine.detokenize(await engine.tokenize(["a<", "/s>"])), "a</s>");
-});
-
-Deno.test("native engine: token ids of a prompt are spelled so that they come back", async () => {
-  // One vocabulary puts a space in front of the text after a special token, the other does not.
-  for (const model of [TINY_MODEL, new URL("fixtures/checkpoints/paddle", import.meta.url).pathname]) {
-    await using engine = await openEngine({ engine: "native", model });
-    for (const written of [["Hello, 🦙"], ["  a</s>  b </s></s> c"], ["a<", "/s>b</s>", "x"], ["<s><unk>\n"]]) {
-      const ids = await engine.tokenize(written);
-      const { parts, text } = await rawPrompt(engine, ids);
-      assert.deepEqual(await engine.tokenize(parts), ids);
-      assert.equal(text, written.join(""));
-    }
-    const ids = await engine.tokenize(["Hello"]);
-    await assert.rejects(rawPrompt(engine, ids.slice(1)), { code: "unsupported", message: /expected 1 \.\.\./ });
-    // No tokenizer cuts a word into single letters that has a piece for it.
-    const letters = await Promise.all(
-      [..."Hello"].map(async (letter) => (await engine.tokenize(["x", letter])).at(-1)!),
-    );
-    await assert.rejects(rawPrompt(engine, [1, ...letters]), { code: "unsupported", message: /becomes? again/ });
-  }
 });
 
 Deno.test("native engine: files that are no model are refused with what was wanted and what came", async (t) => {

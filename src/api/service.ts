@@ -142,7 +142,7 @@ export class Service {
     const { prompts, n } = request;
     const over = new AbortController();
     const choice = (index: number) => {
-      const prompt = prompts[Math.floor(index / n)]!.parts;
+      const prompt = prompts[Math.floor(index / n)]!;
       return this.#choice(origin, prompt, seeded(request, index % n), AbortSignal.any([signal, over.signal]));
     };
     const choices = Array.from({ length: prompts.length * n }, (_, index) => choice(index));
@@ -156,12 +156,12 @@ export class Service {
   /** One choice. */
   #choice(
     origin: Origin,
-    prompt: readonly string[],
+    { prompt, promptIds }: RawPrompt,
     { sampling, maxTokens, stop }: Wishes,
     signal: AbortSignal,
   ): AsyncGenerator<GenerateEvent> {
     const served = { engine: this.engine, defaults: this.#defaults, fallbackMaxTokens: DEFAULT_MAX_TOKENS };
-    return this.#observed(origin, runCompletion({ ...served, prompt, sampling, maxTokens, stop, signal }));
+    return this.#observed(origin, runCompletion({ ...served, prompt, promptIds, sampling, maxTokens, stop, signal }));
   }
 
   /** The prompt that messages become, in one piece. */

@@ -104,6 +104,7 @@ function tokenCheck(service: Service, { maxBodyBytes }: TokenOptions): Handler<A
 }
 
 async function checkOne(engine: Engine, { prompt, maxTokens }: TokenCheck): Promise<WireTokenCheck> {
-  const { parts } = await rawPrompt(engine, prompt);
-  return wireTokenCheck(maxTokens, (await engine.tokenize(parts)).length, engine.model.contextLength);
+  const raw = await rawPrompt(engine, prompt);
+  const ids = raw.promptIds ?? await engine.tokenize(raw.prompt);
+  return wireTokenCheck(maxTokens, ids.length, engine.model.contextLength);
 }

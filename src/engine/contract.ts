@@ -17,6 +17,8 @@ import {
   type GenerateEvent,
   type GenerateOptions,
   type GenerateRequest,
+  SAMPLERS,
+  type SamplingParams,
 } from "./engine.ts";
 
 /** Options of {@linkcode engineContract}. */
@@ -61,6 +63,7 @@ export function engineContract(name: string, open: () => Promise<Engine>, option
   streaming(test);
   cancelling(test);
   stopTexts(test);
+  choosing(test);
   refusals(test);
   tokens(test);
   closing(test);
@@ -216,6 +219,73 @@ function stopTexts(test: Register): void {
   });
 }
 
+function choosing(test: Register): void {
+  /** Two tokens, and a greedy request that may choose no others. */
+  async function pair(engine: Engine) {
+    const [a, b] = [(await engine.tokenize(["a"])).at(-1)!, (await engine.tokenize(["b"])).at(-1)!];
+    const ask = (sampling: SamplingParams, rest: Partial<GenerateRequest> = {}) =>
+      collect(engine, { ...GREEDY, ...rest, sampling: { temperature: 0, allowedTokenIds: [a, b], ...sampling } });
+    return { a, b, ask, textOf: (...ids: number[]) => engine.detokenize(ids) };
+  }
+
+  test("takes a prompt as token ids, around which nothing is put", async (engine) => {
+    const promptIds = await engine.tokenize(GREEDY.prompt);
+    const { text, done } = await collect(engine, { ...GREEDY, prompt: [], promptIds });
+    assert.equal(text, (await collect(engine, GREEDY)).text);
+    assert.equal(done.usage.promptTokens, promptIds.length);
+    const one = await collect(engine, { ...GREEDY, prompt: [], promptIds: promptIds.slice(-1) });
+    assert.equal(one.done.usage.promptTokens, 1);
+  });
+
+  test("refuses ids that the vocabulary does not have, and two prompts", async (engine) => {
+    const ids = [engine.model.vocabSize];
+    const requests: Partial<GenerateRequest>[] = [
+      { prompt: [], promptIds: ids },
+      { prompt: [], promptIds: [] },
+      { promptIds: [1] },
+      { stopTokenIds: ids },
+      { sampling: { allowedTokenIds: ids } },
+      { sampling: { bannedTokenIds: ids } },
+      { sampling: { logitBias: [[ids[0]!, 1]] } },
+    ];
+    for (const request of requests) {
+      await refuses(engine, { ...GREEDY, ...request }, "invalid_request", JSON.stringify(request));
+    }
+    await serves(engine);
+  });
+
+  test("chooses only what is allowed and not banned, and what the bias favours", async (engine) => {
+    const { a, b, ask, textOf } = await pair(engine);
+    const [onlyA, onlyB] = [await textOf(...Array(TOKENS).fill(a)), await textOf(...Array(TOKENS).fill(b))];
+    assert.equal((await ask({ allowedTokenIds: [a] })).text, onlyA);
+    assert.equal((await ask({ bannedTokenIds: [a] })).text, onlyB);
+    assert.equal((await ask({ logitBias: [[a, -Infinity]] })).text, onlyB);
+    assert.equal((await ask({ logitBias: [[a, 100], [b, -100]] })).text, onlyA);
+    const request = { ...GREEDY, sampling: { allowedTokenIds: [a], bannedTokenIds: [a] } };
+    await refuses(engine, request, "invalid_request", "nothing that may be chosen");
+  });
+
+  test("never says a bad word", async (engine) => {
+    const { a, b, ask, textOf } = await pair(engine);
+    const [inA, twice] = [await textOf(a), await textOf(a, a)];
+    const { text } = await ask({ logitBias: [[a, 100], [b, -100]], badWords: [twice, "\u{10FFFD}"] });
+    assert.ok(text.includes(inA) && !text.includes(twice), text);
+  });
+
+  test("ends at a stop token, but not before it must", async (engine) => {
+    const { a, b, ask, textOf } = await pair(engine);
+    const favourite: SamplingParams = { logitBias: [[a, 100], [b, -100]] };
+    const soon = await ask(favourite, { stopTokenIds: [a] });
+    assert.deepEqual([soon.text, soon.done.reason, soon.done.usage.completionTokens], ["", "stop", 1]);
+    const late = await ask(favourite, { stopTokenIds: [a], minTokens: 3 });
+    assert.deepEqual([late.text, late.done.reason, late.done.usage.completionTokens], [
+      await textOf(b, b, b),
+      "stop",
+      4,
+    ]);
+  });
+}
+
 function refusals(test: Register): void {
   test("refuses values outside their range", async (engine) => {
     for (const [field, values] of Object.entries(INVALID)) {
@@ -234,9 +304,8 @@ function refusals(test: Register): void {
   });
 
   test("accepts the ends of each range", async (engine) => {
-    const lowest = { temperature: 0, topK: 0, topP: 1e-6, minP: 0, repeatPenalty: 0.01, seed: 0 };
-    const highest = { temperature: 100, topK: 2 ** 31 - 1, topP: 1, minP: 1, repeatPenalty: 10, seed: 2 ** 53 - 1 };
-    for (const sampling of [lowest, highest]) {
+    const lowest: SamplingParams = { ...LOWEST, temperature: 0 };
+    for (const sampling of [lowest, { ...lowest, temperature: 1e-3 }, HIGHEST, { ...HIGHEST, mirostat: 0 as const }]) {
       const { done } = await collect(engine, { ...GREEDY, sampling, maxTokens: 2 });
       assert.equal(done.usage.completionTokens, 2);
     }
@@ -319,22 +388,118 @@ function closing(test: Register): void {
 }
 
 const NOT_A_COUNT = [-1, 0, 1.5, NaN, Infinity, 2 ** 53, "1", null, [1]];
+const NOT_IDS = [1, "1", null, [-1], [0.5], [NaN], [Infinity], [2 ** 32], [2 ** 53], ["1"]];
 const NOT_A_NUMBER = [-1, NaN, Infinity, -Infinity, 2 ** 53, "1", null, [1], true];
+
+const LOWEST: SamplingParams = {
+  topK: 0,
+  topP: 1e-6,
+  minP: 0,
+  typicalP: 1e-6,
+  topNSigma: 0,
+  dynatempRange: 0,
+  dynatempExponent: 0,
+  repeatPenalty: 0.01,
+  repeatLastN: 0,
+  presencePenalty: -2,
+  frequencyPenalty: -2,
+  dryMultiplier: 0,
+  dryBase: 1,
+  dryAllowedLength: 0,
+  dryPenaltyLastN: 0,
+  drySequenceBreakers: [],
+  xtcProbability: 0,
+  xtcThreshold: 0,
+  mirostat: 0,
+  mirostatTau: 0,
+  mirostatEta: 0,
+  samplers: [],
+  logitBias: [],
+  bannedTokenIds: [],
+  badWords: [],
+  seed: 0,
+};
+
+const HIGHEST: SamplingParams = {
+  temperature: 100,
+  topK: 2 ** 31 - 1,
+  topP: 1,
+  minP: 1,
+  typicalP: 1,
+  topNSigma: 100,
+  dynatempRange: 100,
+  dynatempExponent: 100,
+  repeatPenalty: 10,
+  repeatLastN: 2 ** 31 - 1,
+  presencePenalty: 2,
+  frequencyPenalty: 2,
+  dryMultiplier: 100,
+  dryBase: 100,
+  dryAllowedLength: 2 ** 31 - 1,
+  dryPenaltyLastN: 2 ** 31 - 1,
+  drySequenceBreakers: new Array(32).fill("\u{10FFFD}"),
+  xtcProbability: 1,
+  xtcThreshold: 1,
+  mirostat: 2,
+  mirostatTau: 100,
+  mirostatEta: 1,
+  samplers: [...SAMPLERS].reverse(),
+  logitBias: new Array(1024).fill([0, 100]),
+  badWords: new Array(64).fill("\u{10FFFD}".repeat(256)),
+  seed: 2 ** 53 - 1,
+};
 
 const INVALID: Record<string, unknown[]> = {
   prompt: ["text", undefined, null, [1], [null], ["\uD800"]],
   maxTokens: NOT_A_COUNT,
   stop: ["x", [""], [1], ["x".repeat(1025)], new Array(17).fill("x"), null],
+  promptIds: [...NOT_IDS, []],
+  stopTokenIds: [...NOT_IDS, new Array(65).fill(0)],
+  minTokens: [-1, 0.5, NaN, Infinity, 2 ** 31, 2 ** 53, "1", null, [1]],
   ignoreEos: [1, "true", null],
   sampling: [1, "x", null, []],
 };
 
-const INVALID_SAMPLING: Record<string, unknown[]> = {
+const INVALID_SAMPLING: Record<keyof SamplingParams, unknown[]> = {
   temperature: [...NOT_A_NUMBER, 100.5],
-  topK: [...NOT_A_NUMBER, 0.5],
+  topK: [...NOT_A_NUMBER, 0.5, 2 ** 31],
   topP: [...NOT_A_NUMBER, 0, 1.01],
   minP: [...NOT_A_NUMBER, 1.01],
+  typicalP: [...NOT_A_NUMBER, 0, 1.01],
+  topNSigma: [...NOT_A_NUMBER, 100.5],
+  dynatempRange: [...NOT_A_NUMBER, 100.5],
+  dynatempExponent: [...NOT_A_NUMBER, 100.5],
   repeatPenalty: [...NOT_A_NUMBER, 0, 10.5],
+  repeatLastN: [...NOT_A_NUMBER, 0.5, 2 ** 31],
+  presencePenalty: [...NOT_A_NUMBER.slice(1), -2.5, 2.5],
+  frequencyPenalty: [...NOT_A_NUMBER.slice(1), -2.5, 2.5],
+  dryMultiplier: [...NOT_A_NUMBER, 100.5],
+  dryBase: [...NOT_A_NUMBER, 0.5, 100.5],
+  dryAllowedLength: [...NOT_A_NUMBER, 0.5, 2 ** 31],
+  dryPenaltyLastN: [...NOT_A_NUMBER, 0.5, 2 ** 31],
+  drySequenceBreakers: ["x", [""], [1], ["x".repeat(257)], new Array(33).fill("x"), null],
+  xtcProbability: [...NOT_A_NUMBER, 1.01],
+  xtcThreshold: [...NOT_A_NUMBER, 1.01],
+  mirostat: [...NOT_A_NUMBER, 0.5, 3],
+  mirostatTau: [...NOT_A_NUMBER, 100.5],
+  mirostatEta: [...NOT_A_NUMBER, 1.01],
+  samplers: ["top_k", ["top_q"], ["top_k", "top_k"], [1], null],
+  logitBias: [
+    { 1: 1 },
+    [1],
+    [[1]],
+    [[-1, 1]],
+    [[1, 101]],
+    [[1, NaN]],
+    [[1, Infinity]],
+    [[1, "1"]],
+    [[1, null]],
+    new Array(1025).fill([1, 1]),
+    null,
+  ],
+  allowedTokenIds: [...NOT_IDS, []],
+  bannedTokenIds: NOT_IDS,
+  badWords: ["x", [""], [1], ["x".repeat(257)], new Array(65).fill("x"), null],
   seed: [...NOT_A_NUMBER, 0.5],
 };
 

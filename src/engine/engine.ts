@@ -41,13 +41,16 @@ export interface SamplingParams {
   dryAllowedLength?: number;
   /** How many of the last tokens DRY looks at, 0 (off) up; missing: all of them. */
   dryPenaltyLastN?: number;
-  /** Texts over which DRY does not match, at most 32. Default: line break, colon, double quote, asterisk. */
+  /**
+   * Texts over which DRY does not match, at most 32, each 1 to 256 characters. Default: line break, colon, double quote,
+   * asterisk.
+   */
   drySequenceBreakers?: readonly string[];
   /** How likely XTC drops the most probable tokens, 0 to 1. Default 0 (off). */
   xtcProbability?: number;
   /** XTC drops all but the last of the tokens at least this probable, 0 to 1; above 0.5 it does nothing. Default 0.1. */
   xtcThreshold?: number;
-  /** Mirostat of this version instead of the filters (Basu et al. 2021); 0 is off. */
+  /** Mirostat of this version instead of all filters but the temperature (Basu et al. 2021); 0 is off. */
   mirostat?: 0 | 1 | 2;
   /** The surprise that mirostat holds, 0 to 100. Default 5. */
   mirostatTau?: number;
@@ -57,7 +60,7 @@ export interface SamplingParams {
   samplers?: readonly SamplerName[];
   /** Added to logits of tokens, each -100 to 100 or `-Infinity`; at most 1024 pairs of id and bias. */
   logitBias?: readonly (readonly [id: number, bias: number])[];
-  /** Only these tokens may be chosen. */
+  /** Only these tokens may be chosen, at least one. */
   allowedTokenIds?: readonly number[];
   /** These tokens are never chosen. */
   bannedTokenIds?: readonly number[];

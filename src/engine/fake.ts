@@ -24,7 +24,7 @@ import {
   type TextEvent,
   type TokenLogprob,
 } from "./engine.ts";
-import { checkPrompt, checkRequest, checkTokenIds } from "./request.ts";
+import { checkPrompt, checkRequest, checkTokenIds, MAX_BIAS } from "./request.ts";
 
 /** What a request is answered with: a text that is cut into words, or the tokens themselves. */
 export type FakeReply = string | readonly string[];
@@ -214,6 +214,7 @@ export class FakeEngine implements Engine {
     this.#assertOpen();
     this.#end.signal.throwIfAborted();
     checkRequest(request);
+    this.#checkIds(request);
     const { contextLength } = this.model;
     const count = this.#ids(request).length;
     if (count === 0) throw invalid("checking prompt: expected at least one token, got none");
@@ -231,6 +232,11 @@ export class FakeEngine implements Engine {
     }
     this.requests.push(request);
     return count;
+  }
+
+  #checkIds({ stopTokenIds = [], sampling = {} }: GenerateRequest): void {
+    const { logitBias = [], allowedTokenIds = [], bannedTokenIds = [] } = sampling;
+    this.decode([...stopTokenIds, ...logitBias.map(([id]) => id), ...allowedTokenIds, ...bannedTokenIds]);
   }
 
   /** Wait for a free place; an abort takes one at once, to end there. */
@@ -255,6 +261,7 @@ export class FakeEngine implements Engine {
     const stops = new StopTexts(request.stop ?? []);
     const limit = Math.min(request.maxTokens ?? Infinity, this.model.contextLength - promptTokens);
     const script = this.#script(request);
+    let said = "";
     let completionTokens = 0;
     let reason: FinishReason = "stop";
     for (;; completionTokens++) {
@@ -262,10 +269,16 @@ export class FakeEngine implements Engine {
       else await this.#delay(this.#tokenMs, signal);
       this.#end.signal.throwIfAborted();
       if (signal.aborted) reason = "cancelled";
-      if (reason !== "stop" || (completionTokens >= script.length && !request.ignoreEos)) break;
+      const ended = completionTokens >= Math.max(script.length, request.minTokens ?? 0);
+      if (reason !== "stop" || (ended && !request.ignoreEos)) break;
       if (completionTokens === this.#failure?.tokens) throw this.#failure.error;
       this.#generated++;
-      const token = script[completionTokens % script.length]!;
+      const token = this.#choose(request, script, completionTokens, said);
+      if (request.stopTokenIds?.includes(this.#idOf(token))) {
+        completionTokens++;
+        break;
+      }
+      said += token;
       const { text, stop } = stops.push(token);
       const reported = {
         ...(request.logprobs === undefined ? {} : { logprobs: [this.#chosen(token, request.logprobs)] }),
@@ -280,10 +293,36 @@ export class FakeEngine implements Engine {
     return { reason, completionTokens };
   }
 
+  /** The next word of the script that may be chosen; a token with the largest bias comes before it. */
+  #choose(request: GenerateRequest, script: readonly string[], at: number, said: string): string {
+    const { sampling = {}, stopTokenIds = [], minTokens = 0 } = request;
+    const { logitBias = [], allowedTokenIds, bannedTokenIds = [], badWords = [] } = sampling;
+    const never = new Set([...bannedTokenIds, ...(at < minTokens ? stopTokenIds : [])]);
+    for (const [id, bias] of logitBias) if (bias === -Infinity) never.add(id);
+    const favourites = logitBias.filter(([, bias]) => bias === MAX_BIAS).map(([id]) => this.decode([id]));
+    const words = [
+      ...favourites,
+      ...script.map((_, index) => script[(at + index) % script.length]!),
+      ...(allowedTokenIds ?? []).map((id) => this.decode([id])),
+    ];
+    const chosen = words.find((word) => {
+      const id = this.#idOf(word);
+      if (never.has(id) || allowedTokenIds?.includes(id) === false) return false;
+      return !badWords.some((bad) => (said + word).includes(bad));
+    });
+    if (chosen === undefined) throw invalid("choosing: expected at least one token that may be chosen, got none");
+    return chosen;
+  }
+
+  /** A word has the id of its first character. */
+  #idOf(word: string): number {
+    return this.model.specialTokens.length + word.codePointAt(0)!;
+  }
+
   /** A word as if it were one token of probability 1/2; the others in its place halve on. */
   #chosen(word: string, top: number): ChosenLogprob {
     const place = (token: string, rank: number): TokenLogprob => ({
-      id: this.model.specialTokens.length + token.codePointAt(0)!,
+      id: this.#idOf(word) + rank,
       token,
       bytes: [...new TextEncoder().encode(token)],
       logprob: -(rank + 1) * Math.LN2,

@@ -15,6 +15,7 @@ import {
 } from "./engine.ts";
 import type { FakeEngine } from "./fake.ts";
 import { ERROR_NAMES, RECORD_KIND } from "./records.ts";
+import { SAMPLING_FIELDS, wireName } from "./request.ts";
 import type { Symbols } from "./symbols.ts";
 
 const encoder = new TextEncoder();
@@ -84,19 +85,25 @@ export function packStats({ waiting, running, generatedTokens, healthy }: Engine
   return packJson({ waiting, running, generated_tokens: generatedTokens, healthy });
 }
 
-/** The fields of a request's JSON that the fake engine understands. */
-interface CoreRequest {
-  prompt: string[];
-  max_tokens?: number;
-  stop?: string[];
-  ignore_eos?: boolean;
-}
-
 /** A request's JSON as the fake engine takes it. */
 export function readRequest(json: unknown): GenerateRequest {
-  const { max_tokens, ignore_eos, prompt, stop } = json as CoreRequest;
-  return { prompt, stop, maxTokens: max_tokens, ignoreEos: ignore_eos };
+  const { logit_bias, ...fields } = json as { logit_bias?: [number, number | null][] } & Record<string, unknown>;
+  const given = (names: readonly string[]) =>
+    Object.fromEntries(names.filter((name) => wireName(name) in fields).map((name) => [name, fields[wireName(name)]]));
+  const logitBias = logit_bias?.map(([id, bias]) => [id, bias ?? -Infinity]);
+  const sampling = { ...given(SAMPLING_FIELDS), ...(logitBias && { logitBias }) };
+  return { ...given(REQUEST_FIELDS), sampling } as unknown as GenerateRequest;
 }
+
+const REQUEST_FIELDS: readonly (keyof GenerateRequest)[] = [
+  "prompt",
+  "promptIds",
+  "maxTokens",
+  "stop",
+  "stopTokenIds",
+  "minTokens",
+  "ignoreEos",
+];
 
 /** A core of one engine with id 1. */
 export class LoopbackCore {

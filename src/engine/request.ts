@@ -7,7 +7,7 @@
  * @module
  */
 
-import { EngineError, type GenerateRequest, type LoadOptions } from "./engine.ts";
+import { EngineError, type GenerateRequest, type LoadOptions, SAMPLERS, type SamplingParams } from "./engine.ts";
 
 /** Most stop texts of one request. */
 export const MAX_STOPS = 16;
@@ -15,6 +15,23 @@ export const MAX_STOPS = 16;
 export const MAX_STOP_LENGTH = 1024;
 /** Largest token count that may be asked for; the core holds counts in 32 bits. */
 export const MAX_COUNT = 2 ** 31 - 1;
+
+/** Most token ids that end a reply. */
+export const MAX_STOP_IDS = 64;
+/** Most tokens whose bias may be given. */
+export const MAX_BIASES = 1024;
+/** Largest bias that is a number. */
+export const MAX_BIAS = 100;
+/** Most token ids that are allowed or banned: those of any vocabulary. */
+export const MAX_IDS = 2 ** 18;
+/** Most texts that must not come about, and the longest, in characters. */
+export const MAX_BAD_WORDS = 64;
+export const MAX_BAD_WORD_LENGTH = 256;
+/** Most sequence breakers of DRY, and the longest, in characters. */
+export const MAX_BREAKERS = 32;
+export const MAX_BREAKER_LENGTH = 256;
+/** Most tokens whose log probabilities are told for each place. */
+export const MAX_LOGPROBS = 20;
 
 /** The numbers a parameter may take. */
 interface Range {
@@ -25,16 +42,48 @@ interface Range {
   integer?: boolean;
 }
 
-const SAMPLING_RANGES: Readonly<Record<string, Range>> = {
+const COUNT_RANGE: Range = { min: 1, max: MAX_COUNT, integer: true };
+const ANY_COUNT: Range = { min: 0, max: MAX_COUNT, integer: true };
+const TOKEN_ID_RANGE: Range = { min: 0, max: 2 ** 32 - 1, integer: true };
+const LOGPROBS_RANGE: Range = { min: 0, max: MAX_LOGPROBS, integer: true };
+
+/** Checks one field; throws what is wrong with it. */
+type Check = (value: unknown, name: string) => void;
+
+/** What each sampling parameter must be. Their order is that of `SamplingParams`. */
+const SAMPLING: Readonly<Record<keyof SamplingParams, Range | Check>> = {
   temperature: { min: 0, max: 100 },
-  topK: { min: 0, max: MAX_COUNT, integer: true },
+  topK: ANY_COUNT,
   topP: { min: 0, max: 1, above: true },
   minP: { min: 0, max: 1 },
+  typicalP: { min: 0, max: 1, above: true },
+  topNSigma: { min: 0, max: 100 },
+  dynatempRange: { min: 0, max: 100 },
+  dynatempExponent: { min: 0, max: 100 },
   repeatPenalty: { min: 0, max: 10, above: true },
+  repeatLastN: ANY_COUNT,
+  presencePenalty: { min: -2, max: 2 },
+  frequencyPenalty: { min: -2, max: 2 },
+  dryMultiplier: { min: 0, max: 100 },
+  dryBase: { min: 1, max: 100 },
+  dryAllowedLength: ANY_COUNT,
+  dryPenaltyLastN: ANY_COUNT,
+  drySequenceBreakers: (value, name) => checkShortTexts(value, name, MAX_BREAKERS, MAX_BREAKER_LENGTH),
+  xtcProbability: { min: 0, max: 1 },
+  xtcThreshold: { min: 0, max: 1 },
+  mirostat: { min: 0, max: 2, integer: true },
+  mirostatTau: { min: 0, max: 100 },
+  mirostatEta: { min: 0, max: 1 },
+  samplers: checkSamplers,
+  logitBias: checkBiases,
+  allowedTokenIds: (value, name) => checkIds(value, name, MAX_IDS, 1),
+  bannedTokenIds: (value, name) => checkIds(value, name, MAX_IDS),
+  badWords: (value, name) => checkShortTexts(value, name, MAX_BAD_WORDS, MAX_BAD_WORD_LENGTH),
   seed: { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true },
 };
-const COUNT_RANGE: Range = { min: 1, max: MAX_COUNT, integer: true };
-const TOKEN_ID_RANGE: Range = { min: 0, max: 2 ** 32 - 1, integer: true };
+
+/** The names of all sampling parameters. */
+export const SAMPLING_FIELDS = Object.keys(SAMPLING) as (keyof SamplingParams)[];
 
 /**
  * Check every field of `request` against the ranges documented in engine.ts.
@@ -43,17 +92,33 @@ const TOKEN_ID_RANGE: Range = { min: 0, max: 2 ** 32 - 1, integer: true };
  */
 export function checkRequest(request: GenerateRequest): void {
   checkObject(request, "request");
-  checkPrompt(request.prompt);
+  checkPrompts(request);
   checkCount(request.maxTokens, "maxTokens");
-  checkStops(request.stop);
-  if (request.ignoreEos !== undefined && typeof request.ignoreEos !== "boolean") {
-    throw invalid("ignoreEos", "true or false", request.ignoreEos);
+  const { stop, stopTokenIds, minTokens, ignoreEos, logprobs, promptLogprobs, sampling } = request;
+  if (stop !== undefined) checkShortTexts(stop, "stop", MAX_STOPS, MAX_STOP_LENGTH);
+  if (stopTokenIds !== undefined) checkIds(stopTokenIds, "stopTokenIds", MAX_STOP_IDS);
+  if (minTokens !== undefined) checkRange(minTokens, "minTokens", ANY_COUNT);
+  if (ignoreEos !== undefined && typeof ignoreEos !== "boolean") throw invalid("ignoreEos", "true or false", ignoreEos);
+  if (logprobs !== undefined) checkRange(logprobs, "logprobs", LOGPROBS_RANGE);
+  if (promptLogprobs !== undefined) checkRange(promptLogprobs, "promptLogprobs", LOGPROBS_RANGE);
+  if (sampling !== undefined) checkSampling(checkObject(sampling, "sampling"));
+}
+
+function checkSampling(sampling: Record<string, unknown>): void {
+  for (const [field, check] of Object.entries(SAMPLING)) {
+    const [value, name] = [sampling[field], `sampling.${field}`];
+    if (value === undefined) continue;
+    if (typeof check === "function") check(value, name);
+    else checkRange(value, name, check);
   }
-  if (request.sampling === undefined) return;
-  const sampling = checkObject(request.sampling, "sampling");
-  for (const [name, range] of Object.entries(SAMPLING_RANGES)) {
-    if (sampling[name] !== undefined) checkRange(sampling[name], `sampling.${name}`, range);
-  }
+}
+
+/** Check that a request has one prompt: texts, or token ids. */
+export function checkPrompts({ prompt, promptIds }: Pick<GenerateRequest, "prompt" | "promptIds">): void {
+  checkPrompt(prompt);
+  if (promptIds === undefined) return;
+  checkIds(promptIds, "promptIds");
+  if (prompt.length > 0) throw invalid("prompt", "no parts besides promptIds", prompt);
 }
 
 /** Check that `prompt` is an array of well-formed texts. */
@@ -68,8 +133,7 @@ export function checkCount(value: unknown, name: string): void {
 
 /** Check that `ids` are numbers a token id can be; whether the vocabulary has them is for the engine to say. */
 export function checkTokenIds(ids: unknown): void {
-  if (!Array.isArray(ids)) throw invalid("ids", "an array of token ids", ids);
-  ids.forEach((id, index) => checkRange(id, `ids[${index}]`, TOKEN_ID_RANGE));
+  checkIds(ids, "ids");
 }
 
 /** The core's JSON of what to load: `source` says where from, in its own fields. */
@@ -86,32 +150,58 @@ export function encodeConfig(source: Record<string, unknown>, options: LoadOptio
   });
 }
 
-/** The request as the core's JSON: snake_case, flat. */
+/** The request as the core's JSON: snake_case, flat. A bias of minus infinity is null, as JSON has it. */
 export function encodeRequest(request: GenerateRequest): string {
-  const { prompt, maxTokens, stop, ignoreEos, sampling = {} } = request;
+  const { prompt, promptIds, maxTokens, stop, stopTokenIds, minTokens, ignoreEos, sampling = {} } = request;
   return JSON.stringify({
     prompt,
+    prompt_ids: promptIds,
     max_tokens: maxTokens,
     stop,
+    stop_token_ids: stopTokenIds,
+    min_tokens: minTokens,
     ignore_eos: ignoreEos,
-    temperature: sampling.temperature,
-    top_k: sampling.topK,
-    top_p: sampling.topP,
-    min_p: sampling.minP,
-    repeat_penalty: sampling.repeatPenalty,
-    seed: sampling.seed,
+    ...Object.fromEntries(SAMPLING_FIELDS.map((field) => [wireName(field), sampling[field]])),
   });
 }
 
-function checkStops(stop: unknown): void {
-  if (stop === undefined) return;
-  const texts = checkTexts(stop, "stop");
-  if (texts.length > MAX_STOPS) throw invalid("stop", `at most ${MAX_STOPS} texts`, texts.length);
+/** The core's name of a field. */
+export function wireName(field: string): string {
+  return field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+function checkShortTexts(value: unknown, name: string, most: number, longest: number): void {
+  const texts = checkTexts(value, name);
+  if (texts.length > most) throw invalid(name, `at most ${most} texts`, texts.length);
   texts.forEach((text, index) => {
     const length = [...text].length;
-    if (length < 1 || length > MAX_STOP_LENGTH) {
-      throw invalid(`stop[${index}]`, `1 to ${MAX_STOP_LENGTH} characters`, length);
-    }
+    if (length < 1 || length > longest) throw invalid(`${name}[${index}]`, `1 to ${longest} characters`, length);
+  });
+}
+
+function checkIds(value: unknown, name: string, most = Infinity, least = 0): void {
+  if (!Array.isArray(value)) throw invalid(name, "an array of token ids", value);
+  if (value.length > most) throw invalid(name, `at most ${most} token ids`, value.length);
+  if (value.length < least) throw invalid(name, `at least ${least} token ids`, value.length);
+  value.forEach((id, index) => checkRange(id, `${name}[${index}]`, TOKEN_ID_RANGE));
+}
+
+function checkBiases(value: unknown, name: string): void {
+  if (!Array.isArray(value)) throw invalid(name, "an array of pairs", value);
+  if (value.length > MAX_BIASES) throw invalid(name, `at most ${MAX_BIASES} pairs`, value.length);
+  value.forEach((pair: unknown, index) => {
+    if (!Array.isArray(pair) || pair.length !== 2) throw invalid(`${name}[${index}]`, "a pair of id and bias", pair);
+    checkRange(pair[0], `${name}[${index}][0]`, TOKEN_ID_RANGE);
+    if (pair[1] !== -Infinity) checkRange(pair[1], `${name}[${index}][1]`, { min: -MAX_BIAS, max: MAX_BIAS });
+  });
+}
+
+function checkSamplers(value: unknown, name: string): void {
+  const names = checkTexts(value, name);
+  const known: readonly string[] = SAMPLERS;
+  names.forEach((sampler, index) => {
+    if (!known.includes(sampler)) throw invalid(`${name}[${index}]`, `one of ${known.join(", ")}`, sampler);
+    if (names.indexOf(sampler) < index) throw invalid(`${name}[${index}]`, "each name once", sampler);
   });
 }
 

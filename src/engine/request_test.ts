@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { GenerateRequest } from "./engine.ts";
+import type { GenerateRequest, SamplingParams } from "./engine.ts";
 import { checkRequest, encodeRequest } from "./request.ts";
 
 function refusal(request: unknown): string {
@@ -29,6 +29,23 @@ Deno.test("says what was expected and what came", () => {
       "checking sampling.seed: expected a whole number from 0 to 9007199254740991, got a text of 99 characters",
     ],
     [{ prompt, stop: ["a", ""] }, "checking stop[1]: expected 1 to 1024 characters, got 0"],
+    [{ prompt, promptIds: [1] }, "checking prompt: expected no parts besides promptIds, got an array"],
+    [
+      { prompt, stopTokenIds: [1, -1] },
+      "checking stopTokenIds[1]: expected a whole number from 0 to 4294967295, got -1",
+    ],
+    [
+      { prompt, sampling: { logitBias: [[1, 101]] } },
+      "checking sampling.logitBias[0][1]: expected a number from -100 to 100, got 101",
+    ],
+    [
+      { prompt, sampling: { samplers: ["dry", "dry"] } },
+      'checking sampling.samplers[1]: expected each name once, got "dry"',
+    ],
+    [
+      { prompt, sampling: { allowedTokenIds: [] } },
+      "checking sampling.allowedTokenIds: expected at least 1 token ids, got 0",
+    ],
     [{ prompt, ignoreEos: {} }, "checking ignoreEos: expected true or false, got object"],
   ];
   for (const [request, sentence] of cases) assert.equal(refusal(request), sentence);
@@ -41,19 +58,44 @@ Deno.test("counts stop texts in characters, not UTF-16 units", () => {
 
 Deno.test("writes only the fields that are given", () => {
   assert.equal(encodeRequest({ prompt: ["a", "b"] }), '{"prompt":["a","b"]}');
-  const sampling = { temperature: 0, topK: 1, topP: 0.5, minP: 0, repeatPenalty: 1.1, seed: 2 ** 53 - 1 };
+  const sampling: SamplingParams = {
+    temperature: 0,
+    topNSigma: 1,
+    repeatLastN: 64,
+    dryPenaltyLastN: 3,
+    samplers: ["top_k"],
+    logitBias: [[1, 2.5], [2, -Infinity]],
+    allowedTokenIds: [1, 2],
+    seed: 2 ** 53 - 1,
+  };
   assert.deepEqual(
-    JSON.parse(encodeRequest({ prompt: ["a"], maxTokens: 3, stop: ["s"], ignoreEos: true, sampling })),
+    JSON.parse(
+      encodeRequest({
+        prompt: [],
+        promptIds: [1],
+        maxTokens: 3,
+        stop: ["s"],
+        stopTokenIds: [2],
+        minTokens: 1,
+        ignoreEos: true,
+        sampling,
+      }),
+    ),
     {
-      prompt: ["a"],
+      prompt: [],
+      prompt_ids: [1],
       max_tokens: 3,
       stop: ["s"],
+      stop_token_ids: [2],
+      min_tokens: 1,
       ignore_eos: true,
       temperature: 0,
-      top_k: 1,
-      top_p: 0.5,
-      min_p: 0,
-      repeat_penalty: 1.1,
+      top_n_sigma: 1,
+      repeat_last_n: 64,
+      dry_penalty_last_n: 3,
+      samplers: ["top_k"],
+      logit_bias: [[1, 2.5], [2, null]],
+      allowed_token_ids: [1, 2],
       seed: 9007199254740991,
     },
   );

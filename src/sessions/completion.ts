@@ -7,15 +7,13 @@
  * @module
  */
 
-import type { Engine, GenerateEvent, SamplingParams } from "../engine/engine.ts";
+import type { Engine, GenerateEvent, GenerateRequest, SamplingParams } from "../engine/engine.ts";
 import { resolveSampling } from "./sampling.ts";
 import type { TurnDefaults } from "./turn.ts";
 
 /** What a completion needs. */
-export interface RunCompletionOptions {
+export interface RunCompletionOptions extends Pick<GenerateRequest, "prompt" | "promptIds"> {
   engine: Engine;
-  /** The prompt in parts. */
-  prompt: readonly string[];
   sampling?: SamplingParams;
   maxTokens?: number;
   /** For what the request leaves open; what these leave open as well, the model decides. */
@@ -30,8 +28,9 @@ export interface RunCompletionOptions {
 
 /** Run one completion; throws `EngineError` when the request does not fit or the engine fails. */
 export async function* runCompletion(options: RunCompletionOptions): AsyncGenerator<GenerateEvent> {
-  const { engine, prompt, stop, defaults = {}, fallbackMaxTokens, signal } = options;
+  const { engine, prompt, promptIds, stop, defaults = {}, fallbackMaxTokens, signal } = options;
   const sampling = resolveSampling(options.sampling, defaults.sampling, engine.model.defaults);
   const maxTokens = options.maxTokens ?? defaults.maxTokens ?? fallbackMaxTokens;
-  yield* engine.generate({ prompt, maxTokens, sampling, stop: stop.length > 0 ? stop : undefined }, { signal });
+  const request = { prompt, promptIds, maxTokens, sampling, stop: stop.length > 0 ? stop : undefined };
+  yield* engine.generate(request, { signal });
 }

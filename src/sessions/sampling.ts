@@ -6,6 +6,7 @@
  */
 
 import type { SamplingParams } from "../engine/engine.ts";
+import { SAMPLING_FIELDS } from "../engine/request.ts";
 
 /** What the engine does when nobody says: the core's `SamplingParams::default`. */
 export const BUILT_IN_SAMPLING: Readonly<SamplingParams> = {
@@ -16,22 +17,8 @@ export const BUILT_IN_SAMPLING: Readonly<SamplingParams> = {
   repeatPenalty: 1,
 };
 
-/** Every field; what else a layer may hold stays behind. */
-const FIELDS = [
-  "temperature",
-  "topK",
-  "topP",
-  "minP",
-  "repeatPenalty",
-  "seed",
-] as const satisfies readonly (keyof SamplingParams)[];
-
-/** Of each field the first value that a layer has; a field that none has is missing and left to the engine. */
+/** Of each field the first value that a layer has; a field that none has is missing, what else a layer has stays behind. */
 export function resolveSampling(...layers: readonly (SamplingParams | undefined)[]): SamplingParams {
-  const resolved: SamplingParams = {};
-  for (const field of FIELDS) {
-    const value = layers.find((layer) => layer?.[field] !== undefined)?.[field];
-    if (value !== undefined) resolved[field] = value;
-  }
-  return resolved;
+  const given = SAMPLING_FIELDS.map((field) => [field, layers.find((layer) => layer?.[field] !== undefined)?.[field]]);
+  return Object.fromEntries(given.filter(([, value]) => value !== undefined));
 }

@@ -10,6 +10,7 @@ mod request;
 mod sequence;
 mod step;
 mod stop;
+mod watch;
 
 pub use event::{Event, EventKind, FinishReason, RequestId, Timings, Usage};
 pub use lm::CausalLm;

@@ -4,6 +4,7 @@ use super::event::{EventKind, FinishReason, RequestId, Timings, Usage};
 use super::lm::CausalLm;
 use super::request::Request;
 use super::stop::{Shown, StopMatcher};
+use super::watch::Watch;
 use crate::error::Result;
 use crate::sampling::Sampler;
 use crate::tokenizer::{StreamDecoder, Tokenizer};
@@ -18,7 +19,13 @@ pub(super) struct Sequence<M: CausalLm> {
     sampler: Sampler,
     decoder: StreamDecoder,
     stop: StopMatcher,
+    stop_ids: Vec<u32>,
+    min_tokens: usize,
     ignore_eos: bool,
+    /// Texts that must not come about in the reply.
+    bad_words: Watch,
+    /// Texts over which DRY finds no repetition, in prompt and reply.
+    breakers: Watch,
     /// Generated tokens at which the reply is cut.
     limit: usize,
     /// Prompt tokens already in the cache.
@@ -43,14 +50,16 @@ impl<M: CausalLm> Sequence<M> {
         now: f64,
     ) -> Result<Self> {
         let room = model.context_length() - prompt.len();
-        let mut sampler = Sampler::new(request.sampling, seed)?;
-        sampler.observe(&prompt);
-        Ok(Self {
+        let mut sequence = Self {
             id,
             cache: model.new_cache(),
-            sampler,
+            sampler: Sampler::new(request.sampling, seed)?,
             decoder: tokenizer.decoder(),
             stop: StopMatcher::new(request.stop),
+            stop_ids: request.stop_ids,
+            min_tokens: request.min_tokens,
+            bad_words: Watch::new(request.bad_words),
+            breakers: Watch::new(request.breakers),
             ignore_eos: request.ignore_eos,
             limit: request.max_tokens.map_or(room, |max| max.min(room)),
             prompt,
@@ -60,7 +69,23 @@ impl<M: CausalLm> Sequence<M> {
             submitted_at: now,
             prefill_at: None,
             decode_at: None,
-        })
+        };
+        for at in 0..sequence.prompt.len() {
+            sequence.observe(tokenizer, sequence.prompt[at])?;
+        }
+        Ok(sequence)
+    }
+
+    /// Tell the sampler of a token of prompt or reply.
+    fn observe(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<()> {
+        let mut breaks = false;
+        if self.sampler.has_dry() {
+            let piece = tokenizer.bytes(id)?;
+            breaks = self.breakers.ends_in(&piece);
+            self.breakers.push(&piece);
+        }
+        self.sampler.observe(id, breaks);
+        Ok(())
     }
 
     /// Tokens generated so far.
@@ -88,15 +113,39 @@ impl<M: CausalLm> Sequence<M> {
         } else {
             model.forward(&[self.last], &mut self.cache)?
         };
-        self.last = self.sampler.sample(&mut logits)?;
+        self.last = self.choose(&mut logits, tokenizer)?;
+        self.observe(tokenizer, self.last)?;
         self.decode_at.get_or_insert_with(now);
         self.generated += 1;
         self.show(tokenizer, now, emit)
     }
 
+    fn choose(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> Result<u32> {
+        if self.generated < self.min_tokens {
+            for &id in tokenizer.ends().iter().chain(&self.stop_ids) {
+                if let Some(logit) = logits.get_mut(id as usize) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+        let Self { sampler, bad_words, .. } = self;
+        if bad_words.is_empty() {
+            return sampler.sample(logits, &mut |_| true);
+        }
+        let bytes = |id| tokenizer.bytes(id).unwrap_or_default();
+        let id = sampler.sample(logits, &mut |id| !bad_words.ends_in(&bytes(id)))?;
+        bad_words.push(&bytes(id));
+        Ok(id)
+    }
+
+    /// Whether the newest token ends the reply.
+    fn has_ended(&self, tokenizer: &Tokenizer) -> bool {
+        (tokenizer.is_end(self.last) && !self.ignore_eos) || self.stop_ids.contains(&self.last)
+    }
+
     /// Turn the newest token into text and decide whether it is the last.
     fn show(&mut self, tokenizer: &Tokenizer, now: &dyn Fn() -> f64, emit: &mut dyn FnMut(EventKind)) -> Result<bool> {
-        let ended = tokenizer.is_end(self.last) && !self.ignore_eos;
+        let ended = self.has_ended(tokenizer);
         if !ended {
             let piece = self.decoder.push(tokenizer, self.last)?;
             match self.stop.push(&piece) {

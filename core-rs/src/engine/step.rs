@@ -59,7 +59,11 @@ impl<M: CausalLm> Engine<M> {
             let message = format!("at most {} requests may wait, try again later", self.limits.max_waiting);
             return Err(Error::new(ErrorKind::Overloaded, message));
         }
-        let prompt = self.tokenizer.encode(&request.prompt)?;
+        self.check_ids(&request)?;
+        let prompt = match &request.prompt_ids {
+            Some(ids) => ids.clone(),
+            None => self.tokenizer.encode(&request.prompt)?,
+        };
         let (len, context) = (prompt.len(), self.model.context_length());
         if len == 0 {
             return Err(Error::invalid_request("prompt must have at least one token, got none"));
@@ -75,6 +79,16 @@ impl<M: CausalLm> Engine<M> {
         let sequence = Sequence::new(id, request, prompt, seed, &self.model, &self.tokenizer, (self.now)())?;
         self.waiting.push_back(sequence);
         Ok(len)
+    }
+
+    fn check_ids(&self, request: &Request) -> Result<()> {
+        let len = self.tokenizer.len();
+        for (name, ids) in request.ids() {
+            if let Some(id) = ids.iter().find(|&&id| id as usize >= len) {
+                return Err(Error::invalid_request(format!("{name} must have token ids below {len}, got {id}")));
+            }
+        }
+        Ok(())
     }
 
     /// End a request wherever it stands, with a `Done` of reason `Cancelled`. Unknown ids have ended already.

@@ -1,21 +1,44 @@
 //! The sampler of one reply: parameters, a seeded generator and the tokens seen so far.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use super::filters::{Candidate, min_p, softmax, top_k, top_p};
-use super::params::SamplingParams;
+use super::dry::{self, Seen};
+use super::filters::{Candidate, Candidates};
+use super::params::{Filter, SamplingParams};
 use crate::error::{Error, Result};
 
 /// Chooses one token after another. Equal parameters, seed and logits give equal choices on every machine.
 #[derive(Debug)]
 pub struct Sampler {
     params: SamplingParams,
+    /// How many filters of the order come first that only reweigh seen tokens: they need no list of candidates.
+    leading: usize,
     rng: ChaCha8Rng,
-    seen: HashSet<u32>,
-    candidates: Vec<Candidate>,
+    /// How often each token stands in the window of the penalties; empty when there are none.
+    counts: HashMap<u32, u32>,
+    /// All tokens, when a window or DRY looks back at them.
+    seen: Vec<Seen>,
+    candidates: Candidates,
+    /// What surprise mirostat allows, in bits.
+    mu: f32,
+}
+
+/// The logits of a vocabulary, or of what filters have left of it.
+enum Weights<'a> {
+    All(&'a mut [f32]),
+    Some(&'a mut [Candidate]),
+}
+
+impl Weights<'_> {
+    fn get(&mut self, id: u32) -> Option<&mut f32> {
+        match self {
+            Self::All(logits) => logits.get_mut(id as usize),
+            Self::Some(list) => list.iter_mut().find(|c| c.id == id).map(|c| &mut c.weight),
+        }
+    }
 }
 
 impl Sampler {
@@ -23,58 +46,183 @@ impl Sampler {
     ///
     /// # Errors
     /// `invalid_request` when a parameter is out of range.
-    pub fn new(params: SamplingParams, seed: u64) -> Result<Self> {
+    pub fn new(mut params: SamplingParams, seed: u64) -> Result<Self> {
         params.validate()?;
-        let rng = ChaCha8Rng::seed_from_u64(seed);
-        Ok(Self { params, rng, seen: HashSet::new(), candidates: Vec::new() })
-    }
-
-    /// Tell the repetition penalty that `ids` stand in the prompt.
-    pub fn observe(&mut self, ids: &[u32]) {
-        if self.params.repeat_penalty != 1.0 {
-            self.seen.extend(ids);
+        if let Some(allowed) = &mut params.allowed {
+            allowed.sort_unstable();
         }
+        let order = &mut params.samplers;
+        let reweighs = |filter: &Filter| matches!(filter, Filter::Penalties | Filter::Dry);
+        if params.temperature == 0.0 {
+            order.retain(reweighs);
+        } else if params.mirostat > 0 {
+            *order = vec![Filter::Temperature];
+        }
+        let leading = order.iter().take_while(|filter| reweighs(filter)).count();
+        Ok(Self {
+            leading,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            counts: HashMap::new(),
+            seen: Vec::new(),
+            candidates: Candidates::default(),
+            mu: 2.0 * params.mirostat_tau,
+            params,
+        })
     }
 
-    /// Choose a token from `logits` (one per vocabulary entry) and remember it for the penalty.
-    ///
-    /// # Errors
-    /// `internal` when no logit is finite: the model's arithmetic broke.
-    pub fn sample(&mut self, logits: &mut [f32]) -> Result<u32> {
-        self.penalise(logits);
-        let id = if self.params.temperature == 0.0 { argmax(logits) } else { self.draw(logits) };
-        let id = id.ok_or_else(|| Error::internal("expected at least one finite logit, got none"))?;
-        self.observe(&[id]);
-        Ok(id)
+    /// Whether `observe` wants to know what breaks sequences.
+    pub fn has_dry(&self) -> bool {
+        self.params.has_dry()
     }
 
-    /// Divide positive and multiply negative logits of seen tokens (Keskar et al. 2019).
-    fn penalise(&self, logits: &mut [f32]) {
-        for &id in &self.seen {
-            if let Some(logit) = logits.get_mut(id as usize) {
-                *logit *= if *logit > 0.0 { 1.0 / self.params.repeat_penalty } else { self.params.repeat_penalty };
+    /// The next token of prompt or reply is `id`; `breaks` says whether a sequence breaker of DRY ends in it.
+    pub fn observe(&mut self, id: u32, breaks: bool) {
+        let Self { params, counts, seen, .. } = self;
+        let penalises = params.penalises();
+        if params.has_dry() || (penalises && params.repeat_last_n.is_some()) {
+            seen.push(Seen { id, breaks });
+        }
+        if !penalises {
+            return;
+        }
+        *counts.entry(id).or_default() += 1;
+        if let Some(past) = params.repeat_last_n.and_then(|n| seen.len().checked_sub(n + 1))
+            && let Some(count) = counts.get_mut(&seen[past].id)
+        {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&seen[past].id);
             }
         }
     }
 
-    fn draw(&mut self, logits: &[f32]) -> Option<u32> {
-        let candidates = &mut self.candidates;
-        candidates.clear();
-        let finite = logits.iter().enumerate().filter(|(_, logit)| logit.is_finite());
-        candidates.extend(finite.map(|(id, &weight)| Candidate { id: id as u32, weight }));
-        top_k(candidates, self.params.top_k);
-        top_p(candidates, self.params.top_p);
-        min_p(candidates, self.params.min_p);
-        candidates.iter_mut().for_each(|c| c.weight /= self.params.temperature);
-        // 24 bits make an exact f32 in [0, 1).
-        let mut coin = (self.rng.next_u32() >> 8) as f32 / (1 << 24) as f32;
-        let probabilities = softmax(candidates);
+    /// Choose a token from `logits` (one per vocabulary entry) that `accept` takes. It is for the caller to `observe` it.
+    ///
+    /// # Errors
+    /// `internal` when no logit is finite: the model's arithmetic broke; `invalid_request` when nothing may be chosen.
+    pub fn sample(&mut self, logits: &mut [f32], accept: &mut dyn FnMut(u32) -> bool) -> Result<u32> {
+        let some = logits.iter().any(|logit| logit.is_finite());
+        self.bias(logits);
+        self.penalise(logits);
+        while let Some((id, probability)) = self.choose(logits) {
+            if accept(id) {
+                let SamplingParams { mirostat_tau: tau, mirostat_eta: eta, .. } = self.params;
+                self.mu -= eta * (-probability.log2() - tau);
+                return Ok(id);
+            }
+            logits[id as usize] = f32::NEG_INFINITY;
+        }
+        Err(if some {
+            Error::invalid_request("expected at least one token that may be chosen, got none")
+        } else {
+            Error::internal("expected at least one finite logit, got none")
+        })
+    }
+
+    fn bias(&self, logits: &mut [f32]) {
+        let SamplingParams { logit_bias, allowed, banned, .. } = &self.params;
+        for &(id, bias) in logit_bias {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit += bias;
+            }
+        }
+        if let Some(allowed) = allowed {
+            let others = (0u32..).zip(&mut *logits).filter(|(id, _)| allowed.binary_search(id).is_err());
+            others.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+        }
+        for &id in banned {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// What the order has before anything that needs a list.
+    fn penalise(&self, logits: &mut [f32]) {
+        for &filter in &self.params.samplers[..self.leading] {
+            self.reweigh(filter, &mut Weights::All(logits));
+        }
+    }
+
+    /// Apply penalties or DRY to the tokens that they know.
+    fn reweigh(&self, filter: Filter, weights: &mut Weights<'_>) {
+        let p = &self.params;
+        if filter == Filter::Penalties {
+            for (&id, &count) in &self.counts {
+                if let Some(weight) = weights.get(id) {
+                    // Keskar et al. 2019, and for negative logits the other way round.
+                    *weight *= if *weight > 0.0 { 1.0 / p.repeat_penalty } else { p.repeat_penalty };
+                    *weight -= count as f32 * p.frequency_penalty + p.presence_penalty;
+                }
+            }
+        } else if p.has_dry() {
+            let window = p.dry_penalty_last_n.unwrap_or(usize::MAX).min(self.seen.len());
+            let seen = &self.seen[self.seen.len() - window..];
+            for (id, length) in dry::repetitions(seen, p.dry_allowed_length) {
+                if let Some(weight) = weights.get(id) {
+                    *weight -= dry::penalty(p.dry_multiplier, p.dry_base, length, p.dry_allowed_length);
+                }
+            }
+        }
+    }
+
+    /// A token and its probability among those that the filters left.
+    fn choose(&mut self, logits: &[f32]) -> Option<(u32, f32)> {
+        if self.params.temperature == 0.0 {
+            return argmax(logits).map(|id| (id, 1.0));
+        }
+        self.narrow(logits);
+        let mut coin = self.coin();
+        let probabilities = self.candidates.softmax();
         let chosen = probabilities.iter().position(|p| {
             coin -= p;
             coin < 0.0
         });
         // Rounding can leave a crumb of the coin behind the last candidate.
-        candidates.get(chosen.unwrap_or(candidates.len().wrapping_sub(1))).map(|c| c.id)
+        let chosen = chosen.unwrap_or(probabilities.len().wrapping_sub(1));
+        self.candidates.sorted().get(chosen).map(|c| (c.id, probabilities[chosen]))
+    }
+
+    /// Make candidates of what the filters leave.
+    fn narrow(&mut self, logits: &[f32]) {
+        self.candidates.fill(logits);
+        for at in self.leading..self.params.samplers.len() {
+            self.apply(self.params.samplers[at]);
+        }
+        match self.params.mirostat {
+            0 => {}
+            1 => self.candidates.mirostat(self.mu, logits.len()),
+            _ => self.candidates.mirostat_2(self.mu),
+        }
+    }
+
+    fn apply(&mut self, filter: Filter) {
+        let Self { params: p, candidates, .. } = self;
+        match filter {
+            Filter::Penalties | Filter::Dry => {
+                let mut candidates = std::mem::take(candidates);
+                self.reweigh(filter, &mut Weights::Some(candidates.unsorted()));
+                self.candidates = candidates;
+            }
+            Filter::TopNSigma => candidates.top_n_sigma(p.top_n_sigma),
+            Filter::TopK => candidates.top_k(p.top_k),
+            Filter::TypicalP => candidates.typical(p.typical_p),
+            Filter::TopP => candidates.top_p(p.top_p),
+            Filter::MinP => candidates.min_p(p.min_p),
+            Filter::Xtc => {
+                let (probability, threshold) = (p.xtc_probability, p.xtc_threshold);
+                // No coin is thrown for nothing: it would change what a seed says.
+                if probability > 0.0 && threshold <= 0.5 && self.coin() < probability {
+                    self.candidates.xtc(threshold);
+                }
+            }
+            Filter::Temperature => candidates.temperature(p.temperature, p.dynatemp_range, p.dynatemp_exponent),
+        }
+    }
+
+    /// 24 bits make an exact f32 in [0, 1).
+    fn coin(&mut self) -> f32 {
+        (self.rng.next_u32() >> 8) as f32 / (1 << 24) as f32
     }
 }
 
@@ -85,88 +233,5 @@ fn argmax(logits: &[f32]) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sampler(params: SamplingParams, seed: u64) -> Sampler {
-        Sampler::new(params, seed).expect("valid parameters")
-    }
-
-    fn greedy() -> SamplingParams {
-        SamplingParams { temperature: 0.0, ..Default::default() }
-    }
-
-    fn plain(temperature: f32) -> SamplingParams {
-        SamplingParams { temperature, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0 }
-    }
-
-    #[test]
-    fn greedy_takes_the_highest_and_the_lowest_id_among_equals() {
-        assert_eq!(sampler(greedy(), 0).sample(&mut [0.0, 3.0, 3.0, -1.0]), Ok(1));
-    }
-
-    #[test]
-    fn nan_and_infinite_logits_are_never_chosen() {
-        let mut logits = [f32::NAN, f32::INFINITY, 1.0, f32::NEG_INFINITY];
-        assert_eq!(sampler(greedy(), 0).sample(&mut logits), Ok(2));
-        assert_eq!(sampler(plain(1.0), 0).sample(&mut logits), Ok(2));
-    }
-
-    #[test]
-    fn no_finite_logit_is_an_error() {
-        for params in [greedy(), plain(1.0), SamplingParams::default()] {
-            assert!(sampler(params.clone(), 0).sample(&mut [f32::NAN; 3]).is_err());
-            assert!(sampler(params, 0).sample(&mut []).is_err());
-        }
-    }
-
-    #[test]
-    fn the_same_seed_gives_the_same_choices_and_another_seed_others() {
-        let run = |seed| {
-            let mut s = sampler(plain(1.0), seed);
-            (0..64).map(|_| s.sample(&mut [0.0; 50]).expect("finite")).collect::<Vec<_>>()
-        };
-        assert_eq!(run(42), run(42));
-        assert_ne!(run(42), run(43));
-    }
-
-    #[test]
-    fn draws_follow_the_probabilities() {
-        let mut s = sampler(plain(1.0), 7);
-        let probabilities = [0.6f32, 0.3, 0.1];
-        let mut counts = [0u32; 3];
-        for _ in 0..20_000 {
-            counts[s.sample(&mut probabilities.map(f32::ln)).expect("finite") as usize] += 1;
-        }
-        for (count, p) in counts.iter().zip(probabilities) {
-            assert!((*count as f32 / 20_000.0 - p).abs() < 0.015, "{counts:?}");
-        }
-    }
-
-    #[test]
-    fn a_high_temperature_flattens_and_a_low_one_sharpens() {
-        let share = |t| {
-            let mut s = sampler(plain(t), 1);
-            (0..2000).filter(|_| s.sample(&mut [1.0, 0.0]) == Ok(0)).count()
-        };
-        assert!(share(100.0) < 1100 && share(0.05) == 2000);
-    }
-
-    #[test]
-    fn the_penalty_covers_prompt_and_reply() {
-        let params = SamplingParams { repeat_penalty: 2.0, ..greedy() };
-        let mut s = sampler(params, 0);
-        s.observe(&[1]);
-        let logits = [1.4, 2.0, 0.9, -0.1];
-        let chosen: Vec<_> = (0..3).map(|_| s.sample(&mut logits.clone()).expect("finite")).collect();
-        // 2.0 / 2 < 1.4; then 1.4 / 2 < 1.0; then all three are halved and 1.0 leads.
-        assert_eq!(chosen, [0, 1, 1]);
-    }
-
-    #[test]
-    fn ids_beyond_the_vocabulary_are_ignored_by_the_penalty() {
-        let mut s = sampler(SamplingParams { repeat_penalty: 2.0, ..greedy() }, 0);
-        s.observe(&[u32::MAX]);
-        assert_eq!(s.sample(&mut [0.0, 1.0]), Ok(1));
-    }
-}
+#[path = "sampler_test.rs"]
+mod tests;

@@ -177,6 +177,21 @@ impl Tokenizer {
         self.vocab.is_end(id)
     }
 
+    /// The ids that end generation, in ascending order.
+    pub fn ends(&self) -> &[u32] {
+        self.vocab.ends()
+    }
+
+    /// The bytes that an id adds to a running text; control tokens add none.
+    ///
+    /// # Errors
+    /// `invalid_request` when the id is not in the vocabulary.
+    pub fn bytes(&self, id: u32) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.push_bytes(id, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Begin of text.
     pub fn bos(&self) -> Option<u32> {
         self.vocab.bos

@@ -193,6 +193,10 @@ impl Vocab {
         self.by_text.get(text).copied()
     }
 
+    pub(super) fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
     pub(super) fn is_end(&self, id: u32) -> bool {
         self.ends.binary_search(&id).is_ok()
     }
