@@ -170,6 +170,26 @@ machine("the file of --chat-template may be read, wherever it is", async (m) => 
   assertMatch(comma.err, /expected no comma in the paths of .* the chat template/);
 });
 
+machine("the file of --store may be read and written, the host of its URL may be reached with its token", async (m) => {
+  m.stub("deno", DENO("2.9.6"));
+  const permitted = async (...args: string[]) => {
+    const { out } = await m.run(["serve", ...args], LIB);
+    return ["read", "write", "net", "env"].map((what) => new RegExp(`\\[--allow-${what}=(.*)\\]\n`).exec(out)![1]!);
+  };
+  const [read, write, net, env] = await permitted();
+  assertEquals(await permitted("--store", "memory"), [read, write, net, env]);
+  for (const args of [["--store", "my conversations"], [`--store=${m.root}/my conversations`]]) {
+    const file = `${m.root}/my conversations`;
+    assertEquals(await permitted(...args), [`${read},${file}`, `${write},${file}`, net, env]);
+  }
+  for (const url of ["https://kv.example:8443/connect", "http://kv.example:8443", "https://kv.example:8443?x"]) {
+    const kv = [read, write, `${net},kv.example:8443`, `${env},DENO_KV_ACCESS_TOKEN`];
+    assertEquals(await permitted("--store", url), kv);
+  }
+  assertEquals(/DENO_KV|,kv\.example/.test((await m.run(["pull", "--store", "http://kv.example"], LIB)).out), false);
+  assertEquals((await m.run(["serve", "--store", "a,b"], LIB)).code, 1);
+});
+
 machine("it is found through symbolic links, and folders may be given relative to the caller", async (m) => {
   m.stub("deno", DENO("3.0.1"));
   Deno.symlinkSync("my checkout/scripts/llamero", join(m.root, "one"));

@@ -16,6 +16,7 @@ import { run } from "./cli/run.ts";
 import { systemTerminal } from "./cli/terminal.ts";
 import { libraryPath, openEngine, runTask } from "./engine/mod.ts";
 import { pull } from "./models/pull.ts";
+import { KvStore } from "./sessions/kv_store.ts";
 
 /** The parts of this program. */
 function realDeps(): Deps {
@@ -25,6 +26,7 @@ function realDeps(): Deps {
     openEngine,
     selectTemplate,
     runTask: (task, options) => runTask(task, { ...options, core: libraryPath() }),
+    openStore: async (place) => new KvStore(await Deno.openKv(place)),
     createHandler: (parts) => {
       const metrics = new Metrics(parts);
       const observers = [metrics, tracer(parts.modelId)];

@@ -86,7 +86,7 @@ export interface ServeOptions {
 
 /** Serve `model` on a free port. */
 export async function served(model: string, { flags = [], permissions }: ServeOptions = {}): Promise<Served> {
-  const args = ["serve", "--json", "--quiet", "--port", "0", "--model", model, ...flags];
+  const args = ["serve", "--json", "--quiet", "--port", "0", "--store", "memory", "--model", model, ...flags];
   const child = llamero(args, permissions, { stderr: "inherit" }).spawn();
   const lines = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";

@@ -16,6 +16,8 @@ import type { UpgradeWebSocket } from "hono/ws";
 import type { ChatTemplate } from "../chat/template.ts";
 import type { Engine } from "../engine/engine.ts";
 import { wireModel, wireModelList } from "../protocol/mod.ts";
+import { MemoryStore } from "../sessions/memory_store.ts";
+import type { Store } from "../sessions/store.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
 import { ANYBODY } from "./caller.ts";
@@ -59,8 +61,10 @@ export interface AppOptions extends GuardOptions {
   upgradeWebSocket?: UpgradeWebSocket<WebSocket>;
   /** Milliseconds since 1970. Default `Date.now`. */
   clock?: () => number;
-  /** A new unguessable id, letters and digits. Default: a random UUID without hyphens. */
+  /** A new unguessable id, letters and digits. Default: 128 random bits. */
   newId?: () => string;
+  /** Where conversations are kept; whoever opened it closes it. Default: in memory. */
+  store?: Store;
   /** Takes what an operator may want to know. Default: failures on standard error. */
   log?: Log;
   /** Largest request body in bytes. */
@@ -118,13 +122,20 @@ const recognise = createMiddleware<ApiEnv>(async (c, next) => {
 });
 
 function serviceOf(options: AppOptions): Service {
+  const { clock = Date.now } = options;
   return new Service({
     ...options,
     aliases: options.aliases ?? [],
-    clock: options.clock ?? Date.now,
-    newId: options.newId ?? (() => crypto.randomUUID().replaceAll("-", "")),
+    clock,
+    newId: options.newId ?? randomId,
+    store: options.store ?? new MemoryStore({ clock }),
     log: options.log ?? logFailures,
   });
+}
+
+/** 128 random bits in hexadecimal. */
+function randomId(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function socketRoutes(service: Service, options: AppOptions): Route[] {

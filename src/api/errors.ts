@@ -9,6 +9,8 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { ChatTemplateError, type ChatTemplateErrorCode } from "../chat/message.ts";
 import { EngineError, type EngineErrorCode } from "../engine/engine.ts";
 import { ProtocolError, type WireError } from "../protocol/mod.ts";
+import { StoreError, type StoreErrorCode } from "../sessions/entry.ts";
+import { SessionError, type SessionErrorCode } from "../sessions/error.ts";
 
 /** Seconds after which a refused client may try again. */
 export const RETRY_AFTER_S = 1;
@@ -92,6 +94,20 @@ const TEMPLATE_ROWS: Record<ChatTemplateErrorCode, Row> = {
   failed: INTERNAL,
 };
 
+/** What is kept for a caller, and what others of the same caller do with it. */
+const SESSION_ROWS: Record<SessionErrorCode, Row> = {
+  not_found: { status: 404, type: "invalid_request_error", code: "not_found" },
+  conflict: { status: 409, type: "invalid_request_error", code: "conversation_conflict" },
+  gone: { status: 404, type: "invalid_request_error", code: "gone" },
+  invalid: { status: 400, type: "invalid_request_error", code: "invalid_value" },
+  too_large: { status: 413, type: "invalid_request_error", code: "too_large" },
+};
+
+const STORE_ROWS: Record<StoreErrorCode, Row> = {
+  too_large: SESSION_ROWS.too_large,
+  full: { status: 503, type: "server_error", code: "store_full" },
+};
+
 /** Any thrown value as the failure that a client may see. */
 export function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
@@ -101,12 +117,15 @@ export function toApiError(error: unknown): ApiError {
   }
   const row = rowOf(error);
   const message = row.hidden ? "the server failed; its log has the reason" : (error as Error).message;
-  const { type, code, param = null } = row;
+  const { type, code } = row;
+  const param = (error instanceof SessionError ? error.param : null) ?? row.param ?? null;
   return new ApiError(row.status, { message, type, code, param }, { cause: error, headers: row.headers });
 }
 
 function rowOf(error: unknown): Row {
   if (error instanceof EngineError) return ENGINE_ROWS[error.code];
   if (error instanceof ChatTemplateError) return TEMPLATE_ROWS[error.code];
+  if (error instanceof SessionError) return SESSION_ROWS[error.code];
+  if (error instanceof StoreError) return STORE_ROWS[error.code];
   return INTERNAL;
 }

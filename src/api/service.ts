@@ -11,6 +11,7 @@ import type { Engine, GenerateEvent } from "../engine/engine.ts";
 import { DEFAULT_MAX_TOKENS, type WireMessage, type WirePrompt, type WireSampling } from "../protocol/mod.ts";
 import { runCompletion } from "../sessions/completion.ts";
 import { type RawPrompt, rawPrompt } from "../sessions/prompt.ts";
+import type { Store } from "../sessions/store.ts";
 import { runTurn, type TurnDefaults } from "../sessions/turn.ts";
 import { ApiError, RETRY_AFTER_S, toApiError } from "./errors.ts";
 import { failure, type Log, replyLog } from "./log.ts";
@@ -31,6 +32,8 @@ export interface ServiceOptions {
   clock: () => number;
   /** A new unguessable id, letters and digits. */
   newId: () => string;
+  /** Where conversations are kept. */
+  store: Store;
   log: Log;
   /** Whoever follows replies. */
   observers?: readonly Observer[];
@@ -73,6 +76,7 @@ export class Service {
   readonly newId: () => string;
   readonly clock: () => number;
   readonly log: Log;
+  readonly store: Store;
   readonly #template: ChatTemplate;
   readonly #defaults: TurnDefaults | undefined;
   readonly #names: ReadonlySet<string>;
@@ -86,6 +90,7 @@ export class Service {
     this.newId = options.newId;
     this.clock = options.clock;
     this.log = options.log;
+    this.store = options.store;
     this.#template = options.template;
     this.#defaults = options.defaults;
     this.#names = new Set([options.modelId, ...options.aliases]);

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { EngineError, type GenerateEvent } from "../engine/engine.ts";
 import type { ResponseEvent, ServerEvent } from "../protocol/mod.ts";
+import { MemoryStore } from "../sessions/memory_store.ts";
 import { ANYBODY } from "./caller.ts";
 import type { LogEntry } from "./log.ts";
 import { Service } from "./service.ts";
@@ -55,6 +56,7 @@ function open(script: Script, limits: Partial<SocketLimits> = {}) {
     aliases: [],
     clock: () => 1_700_000_000_500,
     newId: () => String(++id),
+    store: new MemoryStore(),
     log: (entry) => log.push(entry),
   });
   const socket = new FakeSocket();

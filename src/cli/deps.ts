@@ -8,6 +8,7 @@ import type { Engine, EngineName, Task, TaskOptions } from "../engine/mod.ts";
 import type { CatalogueEntry } from "../models/catalogue.ts";
 import type { PullOptions } from "../models/pull.ts";
 import type { Log } from "../api/log.ts";
+import type { Store } from "../sessions/store.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -34,6 +35,8 @@ export interface HandlerParts {
   modelId: string;
   /** Other names for it. */
   aliases: readonly string[];
+  /** Where conversations are kept. */
+  store: Store;
   log: Log;
   /** Aborted when the server stops. */
   closing: AbortSignal;
@@ -58,6 +61,8 @@ export interface Deps {
   selectTemplate(model: TemplateModel, wanted?: WantedTemplate): ChosenTemplate;
   /** Work with model files: describe, convert, merge. */
   runTask(task: Task, options: Omit<TaskOptions, "core">): Promise<Readonly<Record<string, unknown>>>;
+  /** The store in a database file, or under a URL. */
+  openStore(place: string): Promise<Store>;
   createHandler(parts: HandlerParts): Handler;
   pull(entry: CatalogueEntry, options: PullOptions): Promise<string>;
   /** Time the same work in llama.cpp: runs the script of that name in `scripts/` under a Python. */

@@ -212,6 +212,14 @@ export const FLAGS = {
     help: "stop after so many windows",
     example: "--windows 20",
   },
+  store: {
+    type: "text",
+    placeholder: "FILE|URL|memory",
+    otherwise: "a file in llamero's cache folder",
+    help: "where conversations and responses are kept: a file, a KV Connect URL (its token in DENO_KV_ACCESS_TOKEN), " +
+      "or `memory`, which forgets them at the end",
+    example: "--store ./conversations.sqlite",
+  },
   "prompt-tokens": {
     type: "integer",
     range: { min: 1, max: 1_000_000 },
@@ -285,7 +293,7 @@ export const COMMANDS = {
   },
   serve: {
     summary: "serve a model over HTTP and WebSocket, as OpenAI's clients speak it",
-    flags: [...MODEL, ...SAMPLING, "context", "host", "port", "drain", "json", "quiet", "help"],
+    flags: [...MODEL, ...SAMPLING, "context", "host", "port", "drain", "store", "json", "quiet", "help"],
     examples: ["serve", "serve --model ./llama-2-7b-chat.Q4_0.gguf --port 8080", "serve --engine wasm"],
   },
   pull: {

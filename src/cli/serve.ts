@@ -12,6 +12,7 @@ import { replyDefaults } from "./defaults.ts";
 import type { Deps, Handler } from "./deps.ts";
 import { CommandError, UsageError } from "./errors.ts";
 import type { FlagValues, Parsed } from "./flags.ts";
+import { openStore } from "./store.ts";
 import { loadModel, type LocatedModel, locateModel } from "./model.ts";
 import { chooseTemplate, wantedTemplate } from "./template.ts";
 import type { Terminal } from "./terminal.ts";
@@ -29,13 +30,14 @@ export async function serve(deps: Deps, { values }: Parsed): Promise<number> {
   // Found out before the model is loaded, not after.
   onAddress(address, () => Deno.listen(address).close());
   const wanted = await wantedTemplate(values);
+  await using store = await openStore(deps, values);
   const model = await locateModel(deps, values);
   await using engine = await loadModel(deps, model, values);
   const template = chooseTemplate(deps, engine, model, { wanted, quiet: values.quiet });
   const log = (entry: LogEntry) => logTo(deps.terminal, entry, values);
   const named = { modelId: model.id, aliases: [model.file] };
   const closing = new AbortController();
-  const parts = { engine, template, defaults: replyDefaults(values), ...named, log, closing: closing.signal };
+  const parts = { engine, template, defaults: replyDefaults(values), ...named, store, log, closing: closing.signal };
   const handler = deps.createHandler(parts);
   await serveUntilSignal(deps, { address, handler, engine, model, values, closing });
   return 0;

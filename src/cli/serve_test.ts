@@ -5,7 +5,7 @@ import { createApp } from "../api/app.ts";
 import type { HandlerParts } from "./deps.ts";
 import { type Stage, stage } from "./test_support.ts";
 
-const ARGS = ["serve", "--model", "dir/toy's.gguf", "--port", "0"];
+const ARGS = ["serve", "--model", "dir/toy's.gguf", "--port", "0", "--store", "memory"];
 
 /** Start a server and wait until it says where it is. */
 async function start(on: Stage, ...more: string[]): Promise<{ url: string; running: Promise<number> }> {

@@ -6,6 +6,7 @@
 import type { ChatTemplate } from "../chat/mod.ts";
 import { EngineError } from "../engine/engine.ts";
 import { FakeEngine, type FakeOptions } from "../engine/fake.ts";
+import { MemoryStore } from "../sessions/memory_store.ts";
 import type { Deps, OpenOptions } from "./deps.ts";
 import { run } from "./run.ts";
 import type { Signal, Terminal } from "./terminal.ts";
@@ -129,6 +130,7 @@ export function stage(options: FakeOptions = {}, over: Partial<Deps> = {}): Stag
       return Promise.resolve(engine);
     },
     selectTemplate: () => ({ template: ECHO, source: "model", reason: "tests use it" }),
+    openStore: () => Promise.resolve(new MemoryStore()),
     createHandler: () => () => new Response("fake"),
     pull: (entry, { dir }) => Promise.resolve(`${dir}/${entry.file}`),
     runTask: () => Promise.reject(new EngineError("io", "no task is expected")),

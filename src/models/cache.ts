@@ -10,18 +10,23 @@ import { ModelError } from "./error.ts";
 /** Reads one environment variable; `undefined` or empty when it is not set. */
 export type ReadEnv = (name: string) => string | undefined;
 
-/**
- * The folder for model files: `$LLAMERO_CACHE/models`, else `$XDG_CACHE_HOME/llamero/models`, else
- * `~/.cache/llamero/models`. A relative `XDG_CACHE_HOME` is ignored, as the XDG base directory specification asks.
- */
+/** The folder for model files, inside the cache folder. */
 export function modelsDir(env: ReadEnv): string {
+  return join(cacheDir(env), "models");
+}
+
+/**
+ * The folder for what llamero keeps: `$LLAMERO_CACHE`, else `$XDG_CACHE_HOME/llamero`, else `~/.cache/llamero`. A relative
+ * `XDG_CACHE_HOME` is ignored, as the XDG base directory specification asks.
+ */
+export function cacheDir(env: ReadEnv): string {
   const own = env("LLAMERO_CACHE");
-  if (own) return join(own, "models");
+  if (own) return own;
   const xdg = env("XDG_CACHE_HOME");
-  if (xdg && isAbsolute(xdg)) return join(xdg, "llamero", "models");
+  if (xdg && isAbsolute(xdg)) return join(xdg, "llamero");
   const home = env("HOME");
   if (!home) throw new ModelError("finding the cache folder failed: set LLAMERO_CACHE, XDG_CACHE_HOME or HOME");
-  return join(home, ".cache", "llamero", "models");
+  return join(home, ".cache", "llamero");
 }
 
 /** What `--model` points at: a folder or file, or an entry of the catalogue. */

@@ -34,14 +34,15 @@ export class ProtocolError extends Error {
 /**
  * The value as `schema` reads it.
  *
- * @throws {ProtocolError} for the first field that does not fit.
+ * @throws {ProtocolError} for the first field that does not fit; `unsupported_value` where a check's `params` say
+ *   `unsupported`, as of a feature that is not there.
  */
 export function check<T>(schema: z.ZodType<T>, value: unknown, code: ProtocolErrorCode = "invalid_value"): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  const { path, message } = innermost(result.error.issues[0]!);
+  const { path, message, unsupported } = innermost(result.error.issues[0]!);
   const param = path.length > 0 ? z.core.toDotPath(path) : null;
-  throw new ProtocolError(code, `${param ?? "request"}: ${message}`, param);
+  throw new ProtocolError(unsupported ? "unsupported_value" : code, `${param ?? "request"}: ${message}`, param);
 }
 
 /**
@@ -98,10 +99,11 @@ export function describe(value: unknown): string {
 }
 
 /** A union fails with one list of issues per branch: prefer the branch that got furthest into the value. */
-function innermost(issue: z.core.$ZodIssue): { path: PropertyKey[]; message: string } {
+function innermost(issue: z.core.$ZodIssue): { path: PropertyKey[]; message: string; unsupported?: boolean } {
+  if (issue.code === "custom") return { ...issue, unsupported: issue.params?.unsupported === true };
   if (issue.code !== "invalid_union") return issue;
   const deeper = issue.errors.map((branch) => branch[0]).find((inner) => inner && inner.path.length > 0);
   if (!deeper) return issue;
-  const { path, message } = innermost(deeper);
-  return { path: [...issue.path, ...path], message };
+  const { path, ...rest } = innermost(deeper);
+  return { ...rest, path: [...issue.path, ...path] };
 }

@@ -9,6 +9,7 @@ export * from "./check.ts";
 export * from "./completion.ts";
 export * from "./error.ts";
 export * from "./generate.ts";
+export * from "./items.ts";
 export * from "./message.ts";
 export * from "./models.ts";
 export * from "./ollama.ts";

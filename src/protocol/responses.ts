@@ -96,14 +96,14 @@ function createFrame(fields: z.infer<typeof createSchema>): CreateFrame {
 export type ResponseStatus = "in_progress" | "completed" | "incomplete" | "cancelled" | "failed";
 
 /** The text of a reply as a part of its message. */
-export interface OutputText {
+interface OutputText {
   type: "output_text";
   text: string;
   annotations: never[];
 }
 
 /** The one message of a reply. */
-export interface OutputMessage {
+interface OutputMessage {
   id: string;
   type: "message";
   role: "assistant";
