@@ -10,7 +10,7 @@
  * @module
  */
 
-import { guardMessages } from "../chat/guard.ts";
+import { guardTexts } from "../chat/guard.ts";
 import { ChatTemplateError } from "../chat/message.ts";
 import { type Engine, EngineError } from "../engine/engine.ts";
 
@@ -137,9 +137,8 @@ async function specialsOf(engine: Engine): Promise<Map<number, string>> {
 /** Each of the texts in parts in which no special token is recognised. */
 function plainParts(engine: Engine, texts: readonly string[]): string[][] {
   try {
-    const said = texts.map((content) => ({ role: "user", content }) as const);
-    const { messages, split } = guardMessages(said, engine.model.specialTokens);
-    return messages.map(({ content }) => split(content));
+    const { value, split } = guardTexts(texts, engine.model.specialTokens);
+    return value.map(split);
   } catch (error) {
     if (!(error instanceof ChatTemplateError)) throw error;
     throw new EngineError("unsupported", error.message, { cause: error });

@@ -17,21 +17,42 @@ export const BUILT_IN_SAMPLING: Readonly<SamplingParams> = {
 };
 
 /** Every field; what else a layer may hold stays behind. */
-const FIELDS = [
-  "temperature",
-  "topK",
-  "topP",
-  "minP",
-  "repeatPenalty",
-  "seed",
-] as const satisfies readonly (keyof SamplingParams)[];
+const FIELDS: Readonly<Record<keyof SamplingParams, true>> = {
+  temperature: true,
+  topK: true,
+  topP: true,
+  minP: true,
+  typicalP: true,
+  topNSigma: true,
+  dynatempRange: true,
+  dynatempExponent: true,
+  repeatPenalty: true,
+  repeatLastN: true,
+  presencePenalty: true,
+  frequencyPenalty: true,
+  dryMultiplier: true,
+  dryBase: true,
+  dryAllowedLength: true,
+  dryPenaltyLastN: true,
+  drySequenceBreakers: true,
+  xtcProbability: true,
+  xtcThreshold: true,
+  mirostat: true,
+  mirostatTau: true,
+  mirostatEta: true,
+  samplers: true,
+  logitBias: true,
+  allowedTokenIds: true,
+  bannedTokenIds: true,
+  badWords: true,
+  seed: true,
+};
 
 /** Of each field the first value that a layer has; a field that none has is missing and left to the engine. */
 export function resolveSampling(...layers: readonly (SamplingParams | undefined)[]): SamplingParams {
-  const resolved: SamplingParams = {};
-  for (const field of FIELDS) {
-    const value = layers.find((layer) => layer?.[field] !== undefined)?.[field];
-    if (value !== undefined) resolved[field] = value;
-  }
-  return resolved;
+  const found = (Object.keys(FIELDS) as (keyof SamplingParams)[]).map((field) => [
+    field,
+    layers.find((layer) => layer?.[field] !== undefined)?.[field],
+  ]);
+  return Object.fromEntries(found.filter(([, value]) => value !== undefined));
 }
