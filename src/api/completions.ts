@@ -13,7 +13,7 @@
  */
 
 import type { Context, Handler } from "hono";
-import type { DoneEvent, GenerateEvent } from "../engine/engine.ts";
+import type { DoneEvent } from "../engine/engine.ts";
 import {
   chatChunk,
   type ChatCompletion,
@@ -26,6 +26,7 @@ import {
   type ReplyHead,
   type WireFinishReason,
 } from "../protocol/mod.ts";
+import type { TurnEvent } from "../sessions/turn.ts";
 import { readJson } from "./body.ts";
 import { cancelledByServer, type Service } from "./service.ts";
 import type { ApiError } from "./errors.ts";
@@ -98,7 +99,7 @@ export async function answerWhole(
   return c.body(pulledStream(pieces, { ...body, filler: JSON_FILLER }), 200, { "content-type": "application/json" });
 }
 
-async function wholeReply(head: ReplyHead, events: AsyncIterable<GenerateEvent>): Promise<ChatCompletion> {
+async function wholeReply(head: ReplyHead, events: AsyncIterable<TurnEvent>): Promise<ChatCompletion> {
   let content = "";
   for await (const event of events) {
     if (event.type === "text") content += event.text;
@@ -138,7 +139,7 @@ export async function begun<T>(events: AsyncGenerator<T>, waitMs: number): Promi
 
 async function* streamReply(
   head: ReplyHead,
-  events: AsyncIterable<GenerateEvent>,
+  events: AsyncIterable<TurnEvent>,
   includeUsage: boolean,
   fail: (error: unknown) => ApiError,
 ): AsyncGenerator<string> {
@@ -146,11 +147,8 @@ async function* streamReply(
   try {
     yield data(chatChunk(head, { delta: { role: "assistant", content: "" }, usage }));
     for await (const event of events) {
-      if (event.type === "started") continue;
-      if (event.type === "text") {
-        yield data(chatChunk(head, { delta: { content: event.text }, usage }));
-        continue;
-      }
+      if (event.type === "text") yield data(chatChunk(head, { delta: { content: event.text }, usage }));
+      if (event.type !== "done") continue;
       yield data(chatChunk(head, { delta: {}, finishReason: finishReason(event), usage }));
       if (includeUsage) yield data(chatChunk(head, { usage: usageOf(event) }));
       yield sseData("[DONE]");

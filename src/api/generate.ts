@@ -10,7 +10,7 @@
 import type { Context, Handler } from "hono";
 import type { ChatTemplate } from "../chat/template.ts";
 import { literalTemplate } from "../chat/literal.ts";
-import type { DoneEvent, GenerateEvent } from "../engine/engine.ts";
+import type { DoneEvent } from "../engine/engine.ts";
 import {
   type GenerateDetails,
   generateEnd,
@@ -22,6 +22,7 @@ import {
   hfGenerateSchema,
   parseGenerateRequest,
 } from "../protocol/mod.ts";
+import type { TurnEvent } from "../sessions/turn.ts";
 import { readJson } from "./body.ts";
 import { answerWhole, begun, type CompletionOptions, finishReason } from "./completions.ts";
 import { originOf } from "./observe.ts";
@@ -89,7 +90,7 @@ async function asked(
   };
 }
 
-async function wholeReply(request: GenerateRequest, events: AsyncIterable<GenerateEvent>): Promise<GenerateReply> {
+async function wholeReply(request: GenerateRequest, events: AsyncIterable<TurnEvent>): Promise<GenerateReply> {
   let text = textBefore(request);
   for await (const event of events) {
     if (event.type === "text") text += event.text;
@@ -102,18 +103,17 @@ async function wholeReply(request: GenerateRequest, events: AsyncIterable<Genera
 
 async function* streamReply(
   request: GenerateRequest,
-  events: AsyncIterable<GenerateEvent>,
+  events: AsyncIterable<TurnEvent>,
   fail: (error: unknown) => ApiError,
 ): AsyncGenerator<string> {
   let text = textBefore(request);
   try {
     for await (const event of events) {
-      if (event.type === "started") continue;
       if (event.type === "text") {
         text += event.text;
         yield data(generatePiece(event.completionTokens, event.text));
-        continue;
       }
+      if (event.type !== "done") continue;
       const [details, { promptTokens }, stop] = [detailsOf(request, event), event.usage, event.stop];
       yield data(generateEnd(text + (stop ?? ""), { details, promptTokens, stop }));
     }

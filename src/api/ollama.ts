@@ -10,7 +10,6 @@
 
 import type { Context, Handler } from "hono";
 import { literalTemplate } from "../chat/literal.ts";
-import type { GenerateEvent } from "../engine/engine.ts";
 import {
   ollamaChatSchema,
   type OllamaEnd,
@@ -30,6 +29,7 @@ import {
   VERSION,
   type WireMessage,
 } from "../protocol/mod.ts";
+import type { TurnEvent } from "../sessions/turn.ts";
 import { readJson } from "./body.ts";
 import { answerWhole, begun, type CompletionOptions, finishReason } from "./completions.ts";
 import { originOf } from "./observe.ts";
@@ -159,7 +159,7 @@ async function answer(c: Context<ApiEnv>, service: Service, asked: Asked): Promi
 /** A line of this model, now. */
 type Line = (said: OllamaSaid, end?: OllamaEnd) => OllamaLine;
 
-async function wholeReply(events: AsyncIterable<GenerateEvent>, line: Line, say: Say): Promise<OllamaLine> {
+async function wholeReply(events: AsyncIterable<TurnEvent>, line: Line, say: Say): Promise<OllamaLine> {
   let text = "";
   for await (const event of events) {
     if (event.type === "text") text += event.text;
@@ -169,7 +169,7 @@ async function wholeReply(events: AsyncIterable<GenerateEvent>, line: Line, say:
 }
 
 async function* streamReply(
-  events: AsyncIterable<GenerateEvent>,
+  events: AsyncIterable<TurnEvent>,
   { line, say, fail }: { line: Line; say: Say; fail: (error: unknown) => ApiError },
 ): AsyncGenerator<string> {
   try {

@@ -6,13 +6,15 @@
  * @module
  */
 
-import type { ChatTemplate } from "../chat/template.ts";
+import type { ChatMessage } from "../chat/message.ts";
+import { renderChat } from "../chat/plain_tools.ts";
+import type { ChatTemplate, RenderOptions } from "../chat/template.ts";
 import type { Engine, GenerateEvent } from "../engine/engine.ts";
-import { DEFAULT_MAX_TOKENS, type WireMessage, type WirePrompt, type WireSampling } from "../protocol/mod.ts";
+import { DEFAULT_MAX_TOKENS, type WirePrompt, type WireSampling } from "../protocol/mod.ts";
 import { runCompletion } from "../sessions/completion.ts";
 import { type RawPrompt, rawPrompt } from "../sessions/prompt.ts";
 import type { Store } from "../sessions/store.ts";
-import { runTurn, type TurnDefaults } from "../sessions/turn.ts";
+import { runTurn, type TurnDefaults, type TurnEvent, type TurnOptions } from "../sessions/turn.ts";
 import { ApiError, RETRY_AFTER_S, toApiError } from "./errors.ts";
 import { failure, type Log, replyLog } from "./log.ts";
 import { merged } from "./merge.ts";
@@ -48,9 +50,21 @@ interface Wishes {
   stop: readonly string[];
 }
 
-/** What a reply needs of a checked request. */
-export interface ReplyRequest extends Wishes {
-  messages: readonly WireMessage[];
+/** What a turn takes as it is. */
+type TurnWishes = Pick<
+  TurnOptions,
+  | "messages"
+  | "generation"
+  | "tools"
+  | "toolChoice"
+  | "parallelToolCalls"
+  | "constraint"
+  | "variables"
+  | "reasoning"
+>;
+
+/** What a reply needs of a checked request; thoughts are told apart only when asked. */
+export interface ReplyRequest extends Wishes, TurnWishes {
   /** What turns the messages into a prompt; default: the served template. */
   template?: ChatTemplate;
 }
@@ -119,13 +133,13 @@ export class Service {
   }
 
   /** The events of one reply. */
-  reply(origin: Origin, request: ReplyRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent> {
-    const { messages, sampling, maxTokens, stop, template = this.#template } = request;
+  reply(origin: Origin, request: ReplyRequest, signal: AbortSignal): AsyncGenerator<TurnEvent> {
+    const { template = this.#template, reasoning = false, ...wishes } = request;
     const served = { engine: this.engine, template, defaults: this.#defaults };
-    return this.#observed(origin, runTurn({ ...served, messages, sampling, maxTokens, stop, signal }));
+    return this.#observed(origin, runTurn({ ...wishes, ...served, reasoning, signal }));
   }
 
-  #observed(origin: Origin, events: AsyncIterable<GenerateEvent>): AsyncGenerator<GenerateEvent> {
+  #observed<E extends TurnEvent>(origin: Origin, events: AsyncIterable<E>): AsyncGenerator<E> {
     return observed(events, origin, this.#observers);
   }
 
@@ -170,8 +184,9 @@ export class Service {
   }
 
   /** The prompt that messages become, in one piece. */
-  render(messages: readonly WireMessage[]): string {
-    return this.#template.render(messages, { specialTokens: this.engine.model.specialTokens }).prompt.join("");
+  render(messages: readonly ChatMessage[], options: Omit<RenderOptions, "specialTokens"> = {}): string {
+    const { specialTokens } = this.engine.model;
+    return renderChat(this.#template, messages, { specialTokens, ...options }).prompt.join("");
   }
 
   /** The failure that a client sees; the reason of our own ones goes to the log. */

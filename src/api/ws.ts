@@ -190,8 +190,8 @@ export class ResponsesSession {
     this.#send(writer.start());
     try {
       for await (const event of this.#service.reply(this.#origin, frame, signal)) {
-        if (event.type === "started") continue;
-        this.#send(event.type === "text" ? writer.text(event.text) : writer.end(endOf(event)));
+        if (event.type === "text") this.#send(writer.text(event.text));
+        if (event.type === "done") this.#send(writer.end(endOf(event)));
         await this.#drained(signal);
       }
     } catch (error) {

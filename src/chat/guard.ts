@@ -8,34 +8,59 @@
  * @module
  */
 
-import { type ChatMessage, ChatTemplateError } from "./message.ts";
+import { ChatTemplateError } from "./message.ts";
 
 /** The 32 noncharacters U+FDD0 to U+FDEF: never assigned, so never in honest text, and valid in UTF-8. */
 const GUARDS = Array.from({ length: 32 }, (_, index) => String.fromCharCode(0xFDD0 + index));
+/** Lists and objects inside each other in what is guarded: schemas and arguments need a dozen. */
+export const MAX_VALUE_DEPTH = 64;
 
-/** Messages with guards in them, and the way back. */
-export interface GuardedMessages {
-  messages: ChatMessage[];
+/** A value with guards in its texts, and the way back. */
+export interface Guarded<T> {
+  value: T;
   /** Split a rendered text at the guards; without them it is the text. */
   split(rendered: string): string[];
 }
 
 /**
- * Put a guard after the first character of each special token in the contents of `messages`. Lone surrogates, which
- * no tokenizer takes, become U+FFFD.
+ * Put a guard after the first character of each special token in the texts of `value`: those in lists and objects too,
+ * and the names of fields. Lone surrogates, which no tokenizer takes, become U+FFFD.
  *
- * @throws {ChatTemplateError} `unguardable` when all guards are in use, or a token of one character is typed.
+ * @throws {ChatTemplateError} `unguardable` when all guards are in use, or a token of one character is typed;
+ * `invalid_message` when values are nested too deeply.
  */
-export function guardMessages(messages: readonly ChatMessage[], specialTokens: readonly string[]): GuardedMessages {
+export function guardTexts<T>(value: T, specialTokens: readonly string[]): Guarded<T> {
   const pattern = tokenStarts(specialTokens);
-  const contents = messages.map(({ content }) => content.toWellFormed());
-  if (pattern === undefined || !contents.some((content) => content.search(pattern) >= 0)) {
-    return { messages: withContents(messages, contents), split: (rendered) => [rendered] };
+  const texts: string[] = [];
+  const wellFormed = mapTexts(value, (text) => {
+    const formed = text.toWellFormed();
+    texts.push(formed);
+    return formed;
+  });
+  if (pattern === undefined || !texts.some((text) => text.search(pattern) >= 0)) {
+    return { value: wellFormed, split: (rendered) => [rendered] };
   }
-  refuseShort(contents, specialTokens);
-  const guard = freeGuard([...contents, ...specialTokens]);
-  const guarded = contents.map((content) => content.replace(pattern, (first) => first + guard));
-  return { messages: withContents(messages, guarded), split: (rendered) => splitAt(rendered, guard) };
+  refuseShort(texts, specialTokens);
+  const guard = freeGuard([...texts, ...specialTokens]);
+  const guarded = mapTexts(wellFormed, (text) => text.replace(pattern, (first) => first + guard));
+  return { value: guarded, split: (rendered) => splitAt(rendered, guard) };
+}
+
+/** The same value with other texts. */
+function mapTexts<T>(value: T, change: (text: string) => string): T {
+  const map = (value: unknown, depth: number): unknown => {
+    if (typeof value === "string") return change(value);
+    if (typeof value !== "object" || value === null) return value;
+    if (depth > MAX_VALUE_DEPTH) throw tooDeep();
+    if (Array.isArray(value)) return value.map((each) => map(each, depth + 1));
+    return Object.fromEntries(Object.entries(value).map(([key, each]) => [change(key), map(each, depth + 1)]));
+  };
+  return map(value, 0) as T;
+}
+
+function tooDeep(): ChatTemplateError {
+  const message = `guarding messages: expected at most ${MAX_VALUE_DEPTH} nested values, got more`;
+  return new ChatTemplateError("invalid_message", message);
 }
 
 /**
@@ -53,9 +78,9 @@ function escapePattern(text: string): string {
 }
 
 /** A guard cannot go inside a token of one character. */
-function refuseShort(contents: readonly string[], specialTokens: readonly string[]): void {
+function refuseShort(texts: readonly string[], specialTokens: readonly string[]): void {
   const short = specialTokens.filter((token) => [...token].length === 1);
-  const typed = short.find((token) => contents.some((content) => content.includes(token)));
+  const typed = short.find((token) => texts.some((text) => text.includes(token)));
   if (typed === undefined) return;
   const shown = JSON.stringify(typed);
   throw new ChatTemplateError("unguardable", `guarding messages: ${shown} is a special token of one character`);
@@ -72,8 +97,4 @@ function freeGuard(texts: readonly string[]): string {
 
 function splitAt(rendered: string, guard: string): string[] {
   return rendered.split(guard).filter((part) => part !== "");
-}
-
-function withContents(messages: readonly ChatMessage[], contents: readonly string[]): ChatMessage[] {
-  return messages.map(({ role }, index) => ({ role, content: contents[index]! }));
 }

@@ -2,16 +2,19 @@
  * A template that a model file or a person brings along: Jinja, read and run by @huggingface/jinja under limits, with
  * the variables and functions that Hugging Face's chat templates expect.
  *
- * Absent here: tools, documents, and everything else of Jinja that reaches outside the template.
+ * Absent here: documents, and everything else of Jinja that reaches outside the template.
  *
  * @module
  */
 
 import { Environment, parse, tokenize } from "@huggingface/jinja";
-import { guardMessages } from "./guard.ts";
+import { guardTexts } from "./guard.ts";
 import { BoundedInterpreter, type JinjaLimits, NODE_CHARS } from "./jinja_interpreter.ts";
 import { type ChatMessage, ChatTemplateError, checkMessages } from "./message.ts";
+import { notationOf, type ToolNotation } from "./notation.ts";
 import type { ChatTemplate, RenderedPrompt, RenderOptions, TemplateModel } from "./template.ts";
+import { THOUGHTS_BEGIN } from "./thoughts.ts";
+import { type TemplateMessage, templateMessages, templateTool } from "./tool_values.ts";
 
 /**
  * What an honest template needs, with much room: the longest known one has 20,000 characters, and a thousand messages
@@ -38,6 +41,8 @@ type Tokens = Pick<TemplateModel, "bosToken" | "eosToken" | "addsBos">;
 export interface JinjaOptions {
   /** Name of the template. Default `model`: the one inside the model file. */
   name?: string;
+  /** Source of another template of the model, for conversations with tools. */
+  toolUse?: string;
   /** Limits that differ from {@linkcode JINJA_LIMITS}. */
   limits?: Partial<JinjaLimits>;
   /** Milliseconds of a monotonic clock, for the time limit. */
@@ -46,9 +51,20 @@ export interface JinjaOptions {
   today?: () => Date;
 }
 
+/** What a rendering is of, as the template sees it. */
+interface Asked {
+  messages: TemplateMessage[];
+  /** Absent where there are none: templates ask whether it is there. */
+  tools?: unknown[];
+  variables: Readonly<Record<string, unknown>>;
+}
+
 /** A Jinja chat template. */
 export class JinjaTemplate implements ChatTemplate {
   readonly name: string;
+  readonly tools: ToolNotation | undefined;
+  readonly thinks: boolean;
+  readonly #toolUse: JinjaTemplate | undefined;
   readonly #program: ReturnType<typeof parse>;
   readonly #model: Tokens;
   readonly #limits: JinjaLimits;
@@ -67,21 +83,34 @@ export class JinjaTemplate implements ChatTemplate {
     this.#today = options.today ?? (() => new Date());
     this.#model = model;
     this.#program = parseSource(source, this.#limits);
+    const { toolUse, ...others } = options;
+    this.#toolUse = toolUse === undefined ? undefined : new JinjaTemplate(toolUse, model, others);
+    this.tools = notationOf(toolUse ?? source);
+    this.thinks = source.includes(THOUGHTS_BEGIN);
   }
 
-  render(messages: readonly ChatMessage[], { specialTokens }: RenderOptions): RenderedPrompt {
+  render(messages: readonly ChatMessage[], options: RenderOptions): RenderedPrompt {
+    const { specialTokens, tools = [], variables = {} } = options;
+    if (this.#toolUse !== undefined && tools.length > 0) return this.#toolUse.render(messages, options);
     checkMessages(messages);
-    const guarded = guardMessages(messages, specialTokens);
+    const asked: Asked = {
+      messages: templateMessages(messages),
+      ...(tools.length > 0 ? { tools: tools.map(templateTool) } : {}),
+      variables,
+    };
+    const guarded = guardTexts(asked, specialTokens);
+    // Roles are ours, and no text of anybody's.
+    guarded.value.messages.forEach((message, index) => message.role = messages[index]!.role);
     const { bosToken, addsBos } = this.#model;
-    let text = this.#run(guarded.messages);
+    let text = this.#run(guarded.value);
     // Both the template and the engine would begin the prompt with it.
     if (addsBos && bosToken && text.startsWith(bosToken)) text = text.slice(bosToken.length);
     return { prompt: guarded.split(text), stop: [] };
   }
 
-  #run(messages: readonly ChatMessage[]): string {
+  #run(asked: Asked): string {
     try {
-      const scope = this.#scope(messages);
+      const scope = this.#scope(asked);
       const interpreter = new BoundedInterpreter(scope, this.#limits, this.#now);
       return interpreter.evaluate(this.#program, scope).value as string;
     } catch (error) {
@@ -89,10 +118,10 @@ export class JinjaTemplate implements ChatTemplate {
     }
   }
 
-  #scope(messages: readonly ChatMessage[]): Environment {
+  #scope({ variables, ...asked }: Asked): Environment {
     const scope = new Environment();
     const { bosToken = "", eosToken = "" } = this.#model;
-    const variables = { messages, add_generation_prompt: true, bos_token: bosToken, eos_token: eosToken };
+    const own = { ...asked, add_generation_prompt: true, bos_token: bosToken, eos_token: eosToken };
     const constants = { true: true, True: true, false: false, False: false, none: null, None: null };
     const maxElements = Math.floor(this.#limits.chars / NODE_CHARS);
     const functions = {
@@ -100,7 +129,8 @@ export class JinjaTemplate implements ChatTemplate {
       range: (...bounds: unknown[]) => range(bounds, maxElements),
       strftime_now: (format: unknown) => formatDate(this.#today(), format),
     };
-    for (const [name, value] of Object.entries({ ...constants, ...functions, ...variables })) scope.set(name, value);
+    const all = { ...variables, ...constants, ...functions, ...own };
+    for (const [name, value] of Object.entries(all)) scope.set(name, value);
     return scope;
   }
 }

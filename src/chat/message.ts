@@ -76,10 +76,11 @@ export class ChatTemplateError extends Error {
 /** Most messages of one conversation. */
 export const MAX_MESSAGES = 4096;
 
-const ROLES: readonly string[] = ["system", "user", "assistant"] satisfies ChatRole[];
+const ROLES: readonly string[] = ["system", "user", "assistant", "tool"] satisfies ChatRole[];
 
 /**
- * Check what every template needs: at least one message, known roles, texts.
+ * Check what every template needs: at least one message, known roles, texts; calls and thoughts only where the assistant
+ * speaks.
  *
  * @throws {ChatTemplateError} `invalid_message`
  */
@@ -87,14 +88,33 @@ export function checkMessages(messages: readonly ChatMessage[]): void {
   if (messages.length < 1 || messages.length > MAX_MESSAGES) {
     throw invalid(`checking messages: expected 1 to ${MAX_MESSAGES}, got ${messages.length}`);
   }
-  messages.forEach(({ role, content }: { role: unknown; content: unknown }, index) => {
-    if (typeof role !== "string" || !ROLES.includes(role)) {
-      throw invalid(`checking messages[${index}]: expected role ${ROLES.join(", ")}, got ${String(role).slice(0, 40)}`);
-    }
-    if (typeof content !== "string") {
-      throw invalid(`checking messages[${index}]: expected content as text, got ${typeof content}`);
-    }
-  });
+  messages.forEach(checkMessage);
+}
+
+/** Types promise nothing here: messages also come from callers that no compiler has seen. */
+function checkMessage(message: ChatMessage, index: number): void {
+  const { role, content, toolCalls, toolCallId, reasoning }: Record<keyof ChatMessage, unknown> = {
+    toolCalls: undefined,
+    toolCallId: undefined,
+    reasoning: undefined,
+    ...message,
+  };
+  const refuse = (expected: string, got: unknown) =>
+    invalid(`checking messages[${index}]: expected ${expected}, got ${String(got).slice(0, 40)}`);
+  if (typeof role !== "string" || !ROLES.includes(role)) throw refuse(`role ${ROLES.join(", ")}`, role);
+  if (typeof content !== "string") throw refuse("content as text", typeof content);
+  for (const [name, text, owner] of [["toolCallId", toolCallId, "tool"], ["reasoning", reasoning, "assistant"]]) {
+    if (text !== undefined && typeof text !== "string") throw refuse(`${name} as text`, typeof text);
+    if (text !== undefined && role !== owner) throw refuse(`${name} of role ${owner} only`, role);
+  }
+  if (toolCalls === undefined) return;
+  if (role !== "assistant") throw refuse("toolCalls of role assistant only", role);
+  if (!Array.isArray(toolCalls) || !toolCalls.every(isCall)) throw refuse("toolCalls as a list of calls", "others");
+}
+
+function isCall(call: unknown): call is ToolCall {
+  const { id, name, arguments: args } = Object(call) as Record<string, unknown>;
+  return [id, name, args].every((text) => typeof text === "string");
 }
 
 /**

@@ -4,6 +4,7 @@ import { type ChatMessage, ChatTemplateError, checkMessages, checkTurns, MAX_MES
 const user: ChatMessage = { role: "user", content: "u" };
 const assistant: ChatMessage = { role: "assistant", content: "a" };
 const system: ChatMessage = { role: "system", content: "s" };
+const call = { id: "1", name: "f", arguments: "{}" };
 
 function refusal(check: (messages: ChatMessage[]) => void, messages: unknown[]): string {
   try {
@@ -25,12 +26,37 @@ Deno.test("checks roles, contents and count", () => {
       "invalid_message: checking messages: expected 1 to 4096, got 4097",
     ],
     [
-      [user, { role: "tool", content: "" }],
-      "invalid_message: checking messages[1]: expected role system, user, assistant, got tool",
+      [user, { role: "ipython", content: "" }],
+      "invalid_message: checking messages[1]: expected role system, user, assistant, tool, got ipython",
     ],
-    [[{ content: "" }], "invalid_message: checking messages[0]: expected role system, user, assistant, got undefined"],
+    [
+      [{ content: "" }],
+      "invalid_message: checking messages[0]: expected role system, user, assistant, tool, got undefined",
+    ],
     [[{ role: "user" }], "invalid_message: checking messages[0]: expected content as text, got undefined"],
     [[{ role: "user", content: ["x"] }], "invalid_message: checking messages[0]: expected content as text, got object"],
+    [[{ role: "tool", content: "", toolCallId: "1" }, { ...assistant, toolCalls: [call], reasoning: "r" }], "accepted"],
+    [[{ ...assistant, toolCalls: undefined, reasoning: undefined }, { ...user, toolCallId: undefined }], "accepted"],
+    [
+      [{ ...user, toolCallId: "1" }],
+      "invalid_message: checking messages[0]: expected toolCallId of role tool only, got user",
+    ],
+    [
+      [{ ...user, reasoning: "r" }],
+      "invalid_message: checking messages[0]: expected reasoning of role assistant only, got user",
+    ],
+    [
+      [{ role: "tool", content: "", toolCallId: 1 }],
+      "invalid_message: checking messages[0]: expected toolCallId as text, got number",
+    ],
+    [
+      [{ ...user, toolCalls: [] }],
+      "invalid_message: checking messages[0]: expected toolCalls of role assistant only, got user",
+    ],
+    ...[{}, [{}], [null], [{ ...call, arguments: {} }]].map((toolCalls): [unknown[], string] => [
+      [{ ...assistant, toolCalls }],
+      "invalid_message: checking messages[0]: expected toolCalls as a list of calls, got others",
+    ]),
   ];
   for (const [messages, expected] of cases) assert.equal(refusal(checkMessages, messages), expected);
 });

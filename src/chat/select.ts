@@ -109,7 +109,7 @@ function builtIn(name: string): ChatTemplate | undefined {
 
 function ownTemplate(model: TemplateModel): ChatTemplate {
   if (model.chatTemplate === undefined) throw none(`${model.name} has none of its own; ${CHOICES}`);
-  return new JinjaTemplate(sourceOf(model.chatTemplate, model.name), model);
+  return jinja(model.chatTemplate, model, model.name);
 }
 
 function fromFile(model: TemplateModel, { name, text }: TemplateFile): ChatTemplate {
@@ -118,8 +118,18 @@ function fromFile(model: TemplateModel, { name, text }: TemplateFile): ChatTempl
   if (json !== undefined && !isTemplate(json.chat_template)) {
     throw none(`expected ${name} to be Jinja or JSON with a chat_template, got JSON without one`);
   }
-  const source = json === undefined ? text : sourceOf(json.chat_template as string | NamedTemplate[], name);
-  return new JinjaTemplate(source, model, { name });
+  return jinja(json === undefined ? text : json.chat_template as string | NamedTemplate[], model, name, name);
+}
+
+/** A template of `owner`, or several of which one may be for tools. */
+function jinja(
+  source: string | readonly NamedTemplate[],
+  model: TemplateModel,
+  owner: string,
+  name?: string,
+): ChatTemplate {
+  const toolUse = typeof source === "string" ? undefined : source.find(({ name }) => name === "tool_use")?.template;
+  return new JinjaTemplate(sourceOf(source, owner), model, { name, toolUse });
 }
 
 /** Jinja that begins with a bracket is no JSON either, so trying is enough. */

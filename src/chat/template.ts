@@ -5,6 +5,7 @@
  */
 
 import type { ChatMessage, Tool } from "./message.ts";
+import type { ToolNotation } from "./notation.ts";
 
 /** What rendering needs to know of the model. */
 export interface RenderOptions {
@@ -28,6 +29,12 @@ export interface RenderedPrompt {
 export interface ChatTemplate {
   /** Name for logs and for choosing it. */
   readonly name: string;
+  /** How the model writes calls, where the template itself shows tools and calls; `plain_tools.ts` does it for the others. */
+  readonly tools?: ToolNotation;
+  /** Whether the model thinks before it speaks. */
+  readonly thinks?: boolean;
+  /** The system text of conversations that bring none. */
+  readonly system?: string;
   /**
    * Render `messages`.
    *

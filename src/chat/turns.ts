@@ -7,7 +7,7 @@
  * @module
  */
 
-import { guardMessages } from "./guard.ts";
+import { guardTexts } from "./guard.ts";
 import { type ChatMessage, ChatTemplateError, checkMessages, checkTurns } from "./message.ts";
 import type { ChatTemplate, RenderedPrompt, RenderOptions } from "./template.ts";
 
@@ -54,11 +54,16 @@ export class TurnTemplate implements ChatTemplate {
     return this.#format.name;
   }
 
+  get system(): string {
+    return this.#format.system.text;
+  }
+
   render(messages: readonly ChatMessage[], { specialTokens }: RenderOptions): RenderedPrompt {
     checkMessages(messages);
     if (this.#format.order === "alternate") checkTurns(messages);
-    const guarded = guardMessages(messages, specialTokens);
-    return { prompt: guarded.split(write(this.#format, guarded.messages)), stop: [...this.#format.stop] };
+    const guarded = guardTexts(messages.map(({ content }) => content), specialTokens);
+    const written = messages.map((message, index) => ({ ...message, content: guarded.value[index]! }));
+    return { prompt: guarded.split(write(this.#format, written)), stop: [...this.#format.stop] };
   }
 }
 

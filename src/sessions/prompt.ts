@@ -8,7 +8,7 @@
  * @module
  */
 
-import { guardMessages } from "../chat/guard.ts";
+import { guardTexts } from "../chat/guard.ts";
 import { ChatTemplateError } from "../chat/message.ts";
 import { type Engine, EngineError, type GenerateRequest } from "../engine/engine.ts";
 
@@ -50,8 +50,8 @@ export async function tokensOf(engine: Engine, text: string, options: TokensOpti
 /** A text in parts in which no special token is recognised. */
 function plainParts(engine: Engine, content: string): string[] {
   try {
-    const { messages: [message], split } = guardMessages([{ role: "user", content }], engine.model.specialTokens);
-    return split(message!.content);
+    const { value, split } = guardTexts([content], engine.model.specialTokens);
+    return split(value[0]!);
   } catch (error) {
     if (!(error instanceof ChatTemplateError)) throw error;
     throw new EngineError("unsupported", error.message, { cause: error });

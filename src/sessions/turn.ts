@@ -7,10 +7,25 @@
  * @module
  */
 
-import type { ChatMessage } from "../chat/message.ts";
+import type { ChatMessage, Tool, ToolChoice } from "../chat/message.ts";
+import { renderChat } from "../chat/plain_tools.ts";
+import type { ReasoningPart, ToolArgumentsPart, ToolCallPart } from "../chat/reply.ts";
 import type { ChatTemplate } from "../chat/template.ts";
-import type { Engine, GenerateEvent, SamplingParams } from "../engine/engine.ts";
+import { THOUGHTS_BEGIN } from "../chat/thoughts.ts";
+import {
+  type Constraint,
+  type Engine,
+  EngineError,
+  type GenerateEvent,
+  type GenerateRequest,
+  type SamplingParams,
+} from "../engine/engine.ts";
+import { replyConstraint } from "./reply_grammar.ts";
+import { ReplyReader } from "./reply_reader.ts";
 import { resolveSampling } from "./sampling.ts";
+
+/** Length of the ids of calls: what Mistral's templates insist on. */
+const CALL_ID_LENGTH = 9;
 
 /** What an operator sets for requests that do not say. */
 export interface TurnDefaults {
@@ -19,28 +34,20 @@ export interface TurnDefaults {
 }
 
 /** The model calls a function: the call begins. Its number counts the calls of the reply from 0. */
-export interface ToolCallEvent {
-  type: "tool_call";
-  index: number;
-  id: string;
-  name: string;
-}
-
+export type ToolCallEvent = ToolCallPart;
 /** A piece of the arguments of a call, JSON; never empty. */
-export interface ToolArgumentsEvent {
-  type: "tool_arguments";
-  index: number;
-  text: string;
-}
-
+export type ToolArgumentsEvent = ToolArgumentsPart;
 /** A piece of what the model thinks before it speaks; never empty. */
-export interface ReasoningEvent {
-  type: "reasoning";
-  text: string;
-}
+export type ReasoningEvent = ReasoningPart;
 
 /** What `runTurn` yields: the engine's events, where calls and thoughts are no texts. */
 export type TurnEvent = GenerateEvent | ReasoningEvent | ToolCallEvent | ToolArgumentsEvent;
+
+/** What a turn hands on to the engine as it is. */
+export type Generation = Pick<
+  GenerateRequest,
+  "stopTokenIds" | "minTokens" | "ignoreEos" | "logprobs" | "promptLogprobs"
+>;
 
 /** What a turn needs. */
 export interface TurnOptions {
@@ -54,30 +61,99 @@ export interface TurnOptions {
   defaults?: TurnDefaults;
   /** Texts that end the reply, besides those of the template. */
   stop?: readonly string[];
+  generation?: Generation;
+  /** Functions that the model may call. */
+  tools?: readonly Tool[];
+  /** Which of them it must or may call. Default `auto`. */
+  toolChoice?: ToolChoice;
+  /** Whether a reply may have several calls. Default true. */
+  parallelToolCalls?: boolean;
+  /** What the reply must be; where it calls a function, it need not be that. */
+  constraint?: Constraint;
+  /** Further variables of a Jinja template, such as `enable_thinking`. */
+  variables?: Readonly<Record<string, unknown>>;
+  /** Whether thoughts are told apart. Default: where the template has them. */
+  reasoning?: boolean;
+  /** A new id of a call. Default: random. */
+  newCallId?: () => string;
   /** Aborting ends the reply; what was said until then stays. */
   signal?: AbortSignal;
 }
 
 /**
- * Run one turn: yields the engine's events and returns the conversation with the reply. A cancelled reply is kept as
- * far as it was said; when nothing was said, nothing is appended.
+ * Run one turn: yields the events of the reply and returns the conversation with it. A cancelled reply is kept as far as
+ * it was said; when nothing was said, nothing is appended.
  *
  * @throws {ChatTemplateError} when the messages cannot be rendered.
  * @throws {EngineError} when the request does not fit or the engine fails.
  */
-export async function* runTurn(options: TurnOptions): AsyncGenerator<GenerateEvent, readonly ChatMessage[], void> {
-  const { engine, template, messages, defaults = {}, signal } = options;
-  const { prompt, stop } = template.render(messages, { specialTokens: engine.model.specialTokens });
+export async function* runTurn(options: TurnOptions): AsyncGenerator<TurnEvent, readonly ChatMessage[], void> {
+  const { engine, messages, signal, parallelToolCalls = true, newCallId = randomCallId } = options;
+  const tools = offeredTools(options);
+  const { request, thoughts } = await turnRequest(options, tools);
+  const over = new AbortController();
+  const reader = new ReplyReader({
+    tools: tools.map(({ name }) => name),
+    oneCall: !parallelToolCalls,
+    thoughts,
+    newCallId,
+    onOver: () => over.abort(),
+  });
+  const signals = signal ? [signal, over.signal] : [over.signal];
+  for await (const event of engine.generate(request, { signal: AbortSignal.any(signals) })) yield* reader.read(event);
+  return reader.appendedTo(messages);
+}
+
+/** The functions of which the model is told. */
+function offeredTools({ tools = [], toolChoice = "auto" }: TurnOptions): readonly Tool[] {
+  if (toolChoice === "none") return [];
+  const names = tools.map(({ name }) => name);
+  const fits = typeof toolChoice === "object"
+    ? names.includes(toolChoice.name)
+    : toolChoice === "auto" || names.length > 0;
+  if (fits) return tools;
+  const message = `choosing a function: expected one of ${names.length} that are offered, got another`;
+  throw new EngineError("invalid_request", message);
+}
+
+/** What the engine is asked. */
+async function turnRequest(
+  options: TurnOptions,
+  tools: readonly Tool[],
+): Promise<{ request: GenerateRequest; thoughts: boolean | "open" }> {
+  const { engine, template, messages, defaults = {}, variables, generation } = options;
+  const { specialTokens } = engine.model;
+  const { prompt, stop } = renderChat(template, messages, { specialTokens, tools, variables });
   const stops = [...new Set([...stop, ...options.stop ?? []])];
-  const sampling = resolveSampling(options.sampling, defaults.sampling, engine.model.defaults);
-  const maxTokens = options.maxTokens ?? defaults.maxTokens ?? await ownLimit(engine, prompt);
-  const request = { prompt, maxTokens, sampling, stop: stops.length > 0 ? stops : undefined };
-  let content = "";
-  for await (const event of engine.generate(request, { signal })) {
-    if (event.type === "text") content += event.text;
-    yield event;
-  }
-  return content.trim() === "" ? messages : [...messages, { role: "assistant", content }];
+  const thoughts = thoughtsOf(options, prompt);
+  const constraint = await replyConstraint(engine, {
+    tools,
+    toolChoice: tools.length > 0 ? options.toolChoice ?? "auto" : "auto",
+    parallel: options.parallelToolCalls ?? true,
+    constraint: options.constraint,
+    notation: template.tools ?? "hermes",
+    thoughts,
+  });
+  const request = {
+    prompt,
+    maxTokens: options.maxTokens ?? defaults.maxTokens ?? await ownLimit(engine, prompt),
+    sampling: resolveSampling(options.sampling, defaults.sampling, engine.model.defaults),
+    stop: stops.length > 0 ? stops : undefined,
+    ...generation,
+    ...(constraint === undefined ? {} : { constraint }),
+  };
+  return { request, thoughts };
+}
+
+/** A template that knows of thoughts may begin them itself. */
+function thoughtsOf({ template, reasoning }: TurnOptions, prompt: readonly string[]): boolean | "open" {
+  const open = template.thinks && prompt.at(-1)?.trimEnd().endsWith(THOUGHTS_BEGIN);
+  const wanted = reasoning ?? template.thinks ?? false;
+  return wanted && open ? "open" : wanted;
+}
+
+function randomCallId(): string {
+  return crypto.randomUUID().replaceAll("-", "").slice(0, CALL_ID_LENGTH);
 }
 
 /**
