@@ -16,6 +16,7 @@
 
 import { createApp } from "./api/app.ts";
 import type { GuardOptions } from "./api/guard.ts";
+import type { KeyRing } from "./api/keys.ts";
 import { failure, type Log, logFailures } from "./api/log.ts";
 import { selectTemplate, type WantedTemplate } from "./chat/mod.ts";
 import { EngineError, type LoadOptions } from "./engine/engine.ts";
@@ -46,6 +47,8 @@ export interface EdgeOptions extends LoadOptions, GuardOptions {
   defaults?: TurnDefaults;
   /** Takes what an operator may want to know. Default: failures on standard error. */
   log?: Log;
+  /** Who may use the service; missing: everybody. */
+  keys?: KeyRing;
 }
 
 /** Answers requests, as edge runtimes want it exported. */
@@ -83,11 +86,11 @@ export function createEdge(options: EdgeOptions): Edge {
 }
 
 async function load(options: EdgeOptions, source: () => Promise<Weights>): Promise<App> {
-  const { glue, wasm, modelId, defaults, log, hosts, origins } = options;
+  const { glue, wasm, modelId, defaults, log, hosts, origins, keys } = options;
   const module = wasm instanceof WebAssembly.Module ? wasm : await WebAssembly.compile(wasm);
   const engine = await WasmEngine.open({ ...options, connect: localLink(glue, module), weights: source });
   const { template } = selectTemplate({ ...engine.model, aliases: [modelId] }, options.template);
-  return createApp({ engine, template, defaults, modelId, log, hosts, origins });
+  return createApp({ engine, template, defaults, modelId, log, hosts, origins, keys });
 }
 
 /** Weights that can be opened as often as their source can. */

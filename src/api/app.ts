@@ -20,16 +20,18 @@ import { MemoryStore } from "../sessions/memory_store.ts";
 import type { Store } from "../sessions/store.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
-import { ANYBODY } from "./caller.ts";
+import { STRANGER } from "./caller.ts";
 import { chatRoutes } from "./completions.ts";
 import { type ApiEnv, mount, openApiDocument, type Route } from "./route.ts";
 import { errorBody } from "./dialects.ts";
 import { ApiError } from "./errors.ts";
 import { generateRoutes } from "./generate.ts";
 import { guard, type GuardOptions } from "./guard.ts";
+import type { KeyRing } from "./keys.ts";
 import { type Log, logFailures } from "./log.ts";
 import { ollamaRoutes } from "./ollama.ts";
 import { type Observer, originOf } from "./observe.ts";
+import { recognise } from "./recognise.ts";
 import { Service, stopping } from "./service.ts";
 import { completionRoutes } from "./text_completions.ts";
 import { tokenRoutes } from "./tokens.ts";
@@ -81,6 +83,8 @@ export interface AppOptions extends GuardOptions {
   routes?: readonly Route[];
   /** Aborted when the server stops: requests are then refused, and replies go on until the engine is closed. */
   closing?: AbortSignal;
+  /** Who may use the server; missing: everybody. */
+  keys?: KeyRing;
   /** Limits of each WebSocket. */
   socketLimits?: SocketLimits;
 }
@@ -93,10 +97,8 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
   const app = new OpenAPIHono<ApiEnv>();
   app.onError((error, c) => sendError(c, service, error));
   app.notFound((c) => sendError(c, service, notFound(c)));
-  app.use(requestId(), accessLog(service, options.observers), guard(options), recognise, admit(service));
-
   let document: object | undefined;
-  mount(app, [
+  const routes: Route[] = [
     {
       method: "get",
       path: "/openapi.json",
@@ -111,15 +113,13 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
     ...generateRoutes(service, limits),
     ...socketRoutes(service, options),
     ...options.routes ?? [],
-  ]);
+  ];
+  const { keys, observers } = options;
+  const known = recognise({ keys, routes, serves: (model) => service.serves(model) });
+  app.use(requestId(), accessLog(service, observers), guard(options), known, admit(service));
+  mount(app, routes);
   return app;
 }
-
-/** Whose request it is. */
-const recognise = createMiddleware<ApiEnv>(async (c, next) => {
-  c.set("caller", ANYBODY);
-  await next();
-});
 
 function serviceOf(options: AppOptions): Service {
   const { clock = Date.now } = options;
@@ -160,6 +160,7 @@ function refuse(error: ApiError): never {
 function accessLog(service: Service, observers: readonly Observer[] = []) {
   return createMiddleware<ApiEnv>(async (c, next) => {
     const started = service.clock();
+    c.set("origin", { requestId: c.get("requestId"), caller: STRANGER });
     await next();
     const { method, path } = c.req;
     const { status } = c.res;

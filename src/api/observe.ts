@@ -18,9 +18,9 @@ export interface Origin {
   caller: Caller;
 }
 
-/** Whose reply an HTTP request asks for. */
+/** Whose reply an HTTP request asks for: one object for each request, by which observers know it. */
 export function originOf(c: Context<ApiEnv>): Origin {
-  return { requestId: c.get("requestId"), caller: c.get("caller") };
+  return c.get("origin");
 }
 
 /** A reply that an observer follows. */

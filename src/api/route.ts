@@ -14,10 +14,11 @@ import type { z } from "zod";
 import { VERSION } from "../protocol/mod.ts";
 import type { Caller } from "./caller.ts";
 import { ApiError } from "./errors.ts";
+import type { Origin } from "./observe.ts";
 
 /** Variables of a request that middleware sets. */
 export interface ApiEnv {
-  Variables: { requestId: string; caller: Caller };
+  Variables: { requestId: string; caller: Caller; origin: Origin };
 }
 
 /** One endpoint. */
@@ -25,7 +26,7 @@ export interface Route {
   method: "get" | "post" | "delete";
   /** As Hono reads it: `/v1/models/:id`. */
   path: string;
-  /** Answers without a key, even where keys are set. */
+  /** Answers without a key, even where keys are set; the caller is then `STRANGER`. */
   open?: true;
   /** One line for the document. */
   summary: string;
@@ -34,6 +35,11 @@ export interface Route {
   /** What comes back, for the document: a media type that is not JSON, as `text/event-stream` where a stream may be asked for. */
   replies?: string;
   handler: Handler<ApiEnv>;
+}
+
+/** A row as the router names it. */
+export function rowName(method: string, path: string): string {
+  return `${method.toUpperCase()} ${path}`;
 }
 
 /** Lets `app` answer `routes`, and refuse other methods of their paths. */

@@ -16,6 +16,7 @@ import { type RawPrompt, rawPrompt } from "../sessions/prompt.ts";
 import type { Store } from "../sessions/store.ts";
 import { runTurn, type TurnDefaults, type TurnEvent, type TurnOptions } from "../sessions/turn.ts";
 import { ApiError, RETRY_AFTER_S, toApiError } from "./errors.ts";
+import type { KeyRing } from "./keys.ts";
 import { failure, type Log, replyLog } from "./log.ts";
 import { merged } from "./merge.ts";
 import { observed, type Observer, type Origin } from "./observe.ts";
@@ -41,6 +42,8 @@ export interface ServiceOptions {
   observers?: readonly Observer[];
   /** Aborted when the server stops: it then takes on nothing new. */
   closing?: AbortSignal;
+  /** Who may use the server; missing: everybody. */
+  keys?: KeyRing;
 }
 
 /** What every reply needs of a checked request. */
@@ -96,6 +99,8 @@ export class Service {
   readonly #names: ReadonlySet<string>;
   readonly #observers: readonly Observer[];
   readonly closing: AbortSignal;
+  /** For those who come to show their key late, on a socket. */
+  readonly keys: KeyRing | undefined;
 
   /** A service of these parts. */
   constructor(options: ServiceOptions) {
@@ -109,6 +114,7 @@ export class Service {
     this.#defaults = options.defaults;
     this.#names = new Set([options.modelId, ...options.aliases]);
     this.#observers = [replyLog(options.log), ...options.observers ?? []];
+    this.keys = options.keys;
     this.closing = options.closing ?? new AbortController().signal;
   }
 

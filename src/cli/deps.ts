@@ -7,6 +7,7 @@ import type { ChatTemplate, ChosenTemplate, TemplateModel, WantedTemplate } from
 import type { Engine, EngineName, Task, TaskOptions } from "../engine/mod.ts";
 import type { CatalogueEntry } from "../models/catalogue.ts";
 import type { PullOptions } from "../models/pull.ts";
+import type { KeyRing } from "../api/keys.ts";
 import type { Log } from "../api/log.ts";
 import type { Store } from "../sessions/store.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
@@ -40,6 +41,12 @@ export interface HandlerParts {
   log: Log;
   /** Aborted when the server stops. */
   closing: AbortSignal;
+  /** Who may use the server; missing: everybody. */
+  keys: KeyRing | undefined;
+  /** Names under which the server is reached. */
+  hosts: readonly string[];
+  /** Origins of web pages that may use it. */
+  origins: readonly string[];
 }
 
 /** Answers an HTTP request. */

@@ -179,8 +179,90 @@ export const FLAGS = {
     type: "text",
     placeholder: "ADDRESS",
     default: "127.0.0.1",
-    help: "address to listen on; only this machine can be served for now",
+    help: "address to listen on; one that other machines reach needs keys",
     example: "--host ::1",
+  },
+  keys: {
+    type: "text",
+    placeholder: "FILE",
+    otherwise: "the key in LLAMERO_API_KEY, or everybody may come in",
+    help: "the keys that may use the server, a line of `llamero key` each; read again at SIGHUP",
+    example: "--keys ./keys.jsonl",
+  },
+  "insecure-no-key": {
+    type: "boolean",
+    help: "let everybody in who can connect, from other machines as well",
+    example: "--insecure-no-key",
+  },
+  "allow-host": {
+    type: "text",
+    placeholder: "NAME[,NAME]",
+    otherwise: "localhost and addresses",
+    help: "names under which clients may reach the server",
+    example: "--allow-host llm.example",
+  },
+  "allow-origin": {
+    type: "text",
+    placeholder: "ORIGIN[,ORIGIN]",
+    otherwise: "no other pages",
+    help: "web pages that may use the server from a browser",
+    example: "--allow-origin https://chat.example",
+  },
+  "tls-cert": {
+    type: "text",
+    placeholder: "FILE",
+    otherwise: "connections are not encrypted",
+    help: "certificate chain as PEM",
+    example: "--tls-cert ./cert.pem",
+  },
+  "tls-key": {
+    type: "text",
+    placeholder: "FILE",
+    otherwise: "connections are not encrypted",
+    help: "private key of the certificate as PEM",
+    example: "--tls-key ./key.pem",
+  },
+  models: {
+    type: "text",
+    placeholder: "NAME[,NAME]",
+    otherwise: "all",
+    help: "models that the key may use",
+    example: "--models vicuna-7b-v1.5",
+  },
+  "requests-per-minute": {
+    type: "integer",
+    range: { min: 1, max: 1_000_000 },
+    otherwise: "no limit",
+    help: "requests that the key may send in a minute",
+    example: "--requests-per-minute 60",
+  },
+  "tokens-per-minute": {
+    type: "integer",
+    range: { min: 1, max: MAX_TOKENS },
+    otherwise: "no limit",
+    help: "tokens of prompts and replies that the key may use in a minute",
+    example: "--tokens-per-minute 20000",
+  },
+  "max-running": {
+    type: "integer",
+    range: { min: 1, max: 1024 },
+    otherwise: "no limit",
+    help: "replies that the key may have in progress at once",
+    example: "--max-running 2",
+  },
+  "max-waiting": {
+    type: "integer",
+    range: { min: 0, max: 1024 },
+    otherwise: "0",
+    help: "replies beyond --max-running that wait instead of being refused",
+    example: "--max-waiting 4",
+  },
+  expires: {
+    type: "text",
+    placeholder: "DATE",
+    otherwise: "never",
+    help: "when the key ends, in UTC",
+    example: "--expires 2027-01-31",
   },
   port: {
     type: "integer",
@@ -276,6 +358,7 @@ export interface CommandSpec {
 
 const MODEL = ["model", "quantize", "lora", "engine", "chat-template"] as const;
 const SAMPLING = ["temperature", "top-p", "top-k", "min-p", "repeat-penalty", "seed", "max-tokens"] as const;
+const ACCESS = ["keys", "insecure-no-key", "allow-host", "allow-origin", "tls-cert", "tls-key"] as const;
 
 /** Every command. */
 export const COMMANDS = {
@@ -293,8 +376,28 @@ export const COMMANDS = {
   },
   serve: {
     summary: "serve a model over HTTP and WebSocket, as OpenAI's clients speak it",
-    flags: [...MODEL, ...SAMPLING, "context", "host", "port", "drain", "store", "json", "quiet", "help"],
-    examples: ["serve", "serve --model ./llama-2-7b-chat.Q4_0.gguf --port 8080", "serve --engine wasm"],
+    flags: [...MODEL, ...SAMPLING, "context", "host", "port", ...ACCESS, "drain", "store", "json", "quiet", "help"],
+    examples: [
+      "serve",
+      "serve --model ./llama-2-7b-chat.Q4_0.gguf --port 8080",
+      "serve --engine wasm",
+      "serve --host 0.0.0.0 --keys ./keys.jsonl --tls-cert ./cert.pem --tls-key ./key.pem",
+    ],
+  },
+  key: {
+    summary: "make a key for serve: its line for the file of keys goes to standard output",
+    positional: "NAME",
+    flags: [
+      "models",
+      "requests-per-minute",
+      "tokens-per-minute",
+      "max-running",
+      "max-waiting",
+      "expires",
+      "json",
+      "help",
+    ],
+    examples: ["key alice >> keys.jsonl", "key bob --requests-per-minute 60 --expires 2027-01-31"],
   },
   pull: {
     summary: "fetch a known model and print where it is",

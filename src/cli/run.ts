@@ -12,6 +12,7 @@ import { type CommandName, parseCommand, type Parsed, parseFlags } from "./flags
 import { commandHelp, overview } from "./help.ts";
 import { inspect } from "./inspect.ts";
 import { perplexity } from "./perplexity.ts";
+import { key } from "./keys.ts";
 import { pull } from "./pull.ts";
 import { serve } from "./serve.ts";
 
@@ -20,6 +21,7 @@ type Command = (deps: Deps, parsed: Parsed) => number | Promise<number>;
 const RUN: Record<Exclude<CommandName, "test">, Command> = {
   chat,
   serve,
+  key,
   pull,
   inspect,
   convert,

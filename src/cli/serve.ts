@@ -1,34 +1,37 @@
 /**
  * `llamero serve`: one model over HTTP until a signal comes, and then an orderly end with a deadline.
  *
- * Absent here on purpose: routes (api/), keys, and therefore serving other machines.
+ * Absent here on purpose: routes (api/), and what keys and addresses are (keys.ts, listen.ts).
  *
  * @module
  */
 import { delay } from "@std/async/delay";
+import type { KeyRing } from "../api/keys.ts";
 import type { LogEntry } from "../api/log.ts";
 import type { Engine } from "../engine/engine.ts";
 import { replyDefaults } from "./defaults.ts";
 import type { Deps, Handler } from "./deps.ts";
-import { CommandError, UsageError } from "./errors.ts";
 import type { FlagValues, Parsed } from "./flags.ts";
+import { KEY_VARIABLE, keyRing, reloadKeys } from "./keys.ts";
+import { type Address, addressOf, allowed, exposure, onAddress, serverUrl, tryAddress } from "./listen.ts";
 import { openStore } from "./store.ts";
 import { loadModel, type LocatedModel, locateModel } from "./model.ts";
 import { chooseTemplate, wantedTemplate } from "./template.ts";
 import type { Terminal } from "./terminal.ts";
 
-/** Addresses that only this machine reaches. */
-const LOOPBACK = ["127.0.0.1", "::1", "localhost"];
 /** How long connections may take to close after the last reply, in milliseconds. */
 const CLOSE_MS = 1_000;
+/** What is said with `--quiet` as well. */
+const LOUD = ["failure", "warning"];
 /** How often a server that stops looks for running replies, in milliseconds. */
 const POLL_MS = 50;
 
 /** The command. */
 export async function serve(deps: Deps, { values }: Parsed): Promise<number> {
-  const address = { hostname: loopback(values.host!), port: values.port! };
-  // Found out before the model is loaded, not after.
-  onAddress(address, () => Deno.listen(address).close());
+  const keys = await keyRing(deps.terminal, values);
+  const address = await addressOf(values, keys !== undefined);
+  const access = { keys, ...allowed(values, address) };
+  tryAddress(address);
   const wanted = await wantedTemplate(values);
   await using store = await openStore(deps, values);
   const model = await locateModel(deps, values);
@@ -37,15 +40,19 @@ export async function serve(deps: Deps, { values }: Parsed): Promise<number> {
   const log = (entry: LogEntry) => logTo(deps.terminal, entry, values);
   const named = { modelId: model.id, aliases: [model.file] };
   const closing = new AbortController();
-  const parts = { engine, template, defaults: replyDefaults(values), ...named, store, log, closing: closing.signal };
+  const parts = {
+    engine,
+    template,
+    defaults: replyDefaults(values),
+    ...named,
+    ...access,
+    store,
+    log,
+    closing: closing.signal,
+  };
   const handler = deps.createHandler(parts);
-  await serveUntilSignal(deps, { address, handler, engine, model, values, closing });
+  await serveUntilSignal(deps, { address, handler, engine, model, values, closing, keys });
   return 0;
-}
-
-interface Address {
-  hostname: string;
-  port: number;
 }
 
 interface Serving {
@@ -55,24 +62,45 @@ interface Serving {
   model: LocatedModel;
   values: FlagValues;
   closing: AbortController;
+  keys: KeyRing | undefined;
 }
 
-async function serveUntilSignal({ terminal }: Deps, { address, handler, engine, model, values, closing }: Serving) {
+async function serveUntilSignal({ terminal }: Deps, serving: Serving) {
+  const { address, handler, engine, model, values, closing, keys } = serving;
   const asked = Promise.withResolvers<void>();
   const hurry = new AbortController();
   let signals = 0;
   using _signals = terminal.onSignal(["SIGINT", "SIGTERM"], () => signals++ === 0 ? asked.resolve() : hurry.abort());
+  using _reload = reloading(terminal, keys, values);
   const server = onAddress(
     address,
     () => Deno.serve({ ...address, onListen: () => {} }, handler),
   );
-  announce(terminal, serverUrl(server.addr as Deno.NetAddr), model, values);
+  for (const warning of exposure(address, keys !== undefined)) {
+    say(terminal, values, { event: "warning", warning }, warning);
+  }
+  const url = serverUrl(server.addr as Deno.NetAddr, address);
+  announce(terminal, { url, model, keyed: keys !== undefined }, values);
   await Promise.race([asked.promise, server.finished]);
   closing.abort();
   const drainMs = values.drain! * 1000;
   say(terminal, values, { event: "stopping" }, "stopping; a second signal stops at once");
   await stopServer(server, engine, { drainMs, hurry: hurry.signal });
   say(terminal, values, { event: "stopped" }, "stopped");
+}
+
+/** Reads the key file again at SIGHUP; without one, that signal ends the process as it always does. */
+function reloading(terminal: Terminal, keys: KeyRing | undefined, values: FlagValues): Disposable | undefined {
+  if (keys === undefined || values.keys === undefined) return undefined;
+  return terminal.onSignal(["SIGHUP"], async () => {
+    try {
+      const count = await reloadKeys(keys, terminal, values);
+      say(terminal, values, { event: "keys", keys: count }, `keys in force: ${count}`);
+    } catch (error) {
+      const message = `the keys stay as they were: ${error instanceof Error ? error.message : error}`;
+      say(terminal, values, { event: "failure", message }, message);
+    }
+  });
 }
 
 /**
@@ -101,45 +129,20 @@ async function pause(ms: number, signal: AbortSignal): Promise<void> {
   await delay(ms, { signal }).catch(() => {});
 }
 
-function loopback(host: string): string {
-  const name = host.replace(/^\[(.*)\]$/, "$1");
-  if (LOOPBACK.includes(name)) return name;
-  throw new UsageError(
-    `--host: expected an address of this machine alone (${LOOPBACK.join(", ")}), got "${host}"; ` +
-      "serving other machines needs keys, which llamero does not have yet",
-  );
+interface Served {
+  url: string;
+  model: LocatedModel;
+  keyed: boolean;
 }
 
-/** Trouble with an address as a sentence. */
-function onAddress<T>({ hostname, port }: Address, listen: () => T): T {
-  try {
-    return listen();
-  } catch (error) {
-    const reason = addressTrouble(error);
-    if (!reason) throw error;
-    throw new CommandError(`listening on ${hostname} port ${port} failed: ${reason}`, { cause: error });
-  }
-}
-
-function addressTrouble(error: unknown): string | undefined {
-  if (error instanceof Deno.errors.AddrInUse) return "the port is in use; choose another with --port";
-  if (error instanceof Deno.errors.AddrNotAvailable) return "this machine does not have that address";
-  if (error instanceof Deno.errors.PermissionDenied) {
-    return "no permission; ports below 1024 belong to the system, choose another with --port";
-  }
-  return undefined;
-}
-
-function serverUrl({ hostname, port }: Deno.NetAddr): string {
-  return `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
-}
-
-function announce(terminal: Terminal, url: string, { id }: LocatedModel, { json }: FlagValues): void {
+function announce(terminal: Terminal, { url, model: { id }, keyed }: Served, { json }: FlagValues): void {
   if (json) return terminal.out(`${JSON.stringify({ event: "listening", url, model: id })}\n`);
   const body = JSON.stringify({ model: id, messages: [{ role: "user", content: "Hello" }], stream: true });
   terminal.out(`serving ${id} at ${url} (Ctrl-C stops)
 
-curl -N ${url}/v1/chat/completions -H 'content-type: application/json' \\
+curl -N ${url}/v1/chat/completions -H 'content-type: application/json' \\${
+    keyed ? `\n  -H "authorization: Bearer $${KEY_VARIABLE}" \\` : ""
+  }
   -d '${body.replaceAll("'", "'\\''")}'
 
 `);
@@ -147,7 +150,7 @@ curl -N ${url}/v1/chat/completions -H 'content-type: application/json' \\
 
 /** Tell an operator: a sentence, or an object with `--json`. */
 function say(terminal: Terminal, { json, quiet }: FlagValues, entry: Record<string, unknown>, sentence: string): void {
-  if (quiet && entry.event !== "failure") return;
+  if (quiet && !LOUD.includes(String(entry.event))) return;
   terminal.err(`${json ? JSON.stringify(entry) : `llamero: ${sentence}`}\n`);
 }
 

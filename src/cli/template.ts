@@ -9,16 +9,14 @@ import { type ChatTemplate, ChatTemplateError, TEMPLATE_NAMES, type WantedTempla
 import type { Engine } from "../engine/mod.ts";
 import type { Deps } from "./deps.ts";
 import { CommandError, UsageError } from "./errors.ts";
+import { readSmallFile } from "./files.ts";
 import type { FlagValues } from "./flags.ts";
 import type { LocatedModel } from "./model.ts";
-
-/** Largest file: a tokenizer_config.json may have a megabyte, a model that was named by mistake has more. */
-const MAX_FILE_BYTES = 2 ** 24;
 
 /** What the flag asks for. A name goes before a file; `./llama-2` is a file. */
 export async function wantedTemplate({ "chat-template": value }: FlagValues): Promise<WantedTemplate | undefined> {
   if (value === undefined || TEMPLATE_NAMES.includes(value)) return value;
-  return { name: basename(value), text: await readTemplate(value) };
+  return { name: basename(value), text: await readSmallFile(value, (got) => unusable(value, got)) };
 }
 
 /** The template for a loaded model. */
@@ -36,17 +34,6 @@ export function chooseTemplate(
   } catch (cause) {
     if (!(cause instanceof ChatTemplateError)) throw cause;
     throw new CommandError(`${cause.message} (--chat-template)`, { cause });
-  }
-}
-
-async function readTemplate(path: string): Promise<string> {
-  try {
-    const { isFile, size } = await Deno.stat(path);
-    if (!isFile) throw unusable(path, "no file");
-    if (size > MAX_FILE_BYTES) throw unusable(path, `a file of ${size} bytes, above ${MAX_FILE_BYTES}`);
-    return await Deno.readTextFile(path);
-  } catch (error) {
-    throw error instanceof Deno.errors.NotFound ? unusable(path, "nothing of that name") : error;
   }
 }
 

@@ -39,7 +39,7 @@ Deno.test("--chat-template takes a file of Jinja, or JSON with a chat_template",
     await Deno.writeTextFile(json, JSON.stringify({ chat_template: source }));
     for (const file of [jinja, json]) assertEquals((await ask(["--chat-template", file])).prompt, "<hi>");
     await Deno.truncate(jinja, 2 ** 24 + 1);
-    for (const [path, got] of [[dir, "no file"], [jinja, "a file of 16777217 bytes, above 16777216"]] as const) {
+    for (const [path, got] of [[dir, "a folder"], [jinja, "a file of 16777217 bytes, above 16777216"]] as const) {
       const { code, errors, opened } = await ask(["--chat-template", path]);
       assertEquals([code, opened], [2, 0]);
       assertStringIncludes(errors, `or a file with Jinja, got ${got}: ${path}\n`);

@@ -11,7 +11,7 @@ import { CommandError } from "./errors.ts";
 export const MAX_INPUT_BYTES = 16 << 20;
 
 /** Signals that commands care about. */
-export type Signal = "SIGINT" | "SIGTERM";
+export type Signal = "SIGINT" | "SIGTERM" | "SIGHUP";
 
 /** Everything between a command and the person or script that runs it. */
 export interface Terminal {

@@ -143,6 +143,16 @@ export function stage(options: FakeOptions = {}, over: Partial<Deps> = {}): Stag
   return { terminal, deps, engine, opened, run: (...args) => run(args, deps) };
 }
 
+/** Start a server and wait until it says where it is. */
+export async function started(on: Stage, ...args: string[]): Promise<{ url: string; running: Promise<number> }> {
+  const running = on.run(...args);
+  const url = () => /https?:\/\/[^ "/]+/.exec(on.terminal.output)?.[0];
+  await Promise.race([on.terminal.until(() => url() !== undefined), running]);
+  const found = url();
+  if (found === undefined) throw new Error(`serving ended: ${on.terminal.errors}`);
+  return { url: found, running };
+}
+
 /** A template that shows messages as they are. */
 const ECHO: ChatTemplate = {
   name: "echo",
