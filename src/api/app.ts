@@ -17,6 +17,7 @@ import type { ChatTemplate } from "../chat/template.ts";
 import type { Engine } from "../engine/engine.ts";
 import { wireModel, wireModelList } from "../protocol/mod.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
+import { anthropicRequestId, anthropicRoutes } from "./anthropic.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
 import { ANYBODY } from "./caller.ts";
 import { chatRoutes } from "./completions.ts";
@@ -89,7 +90,9 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
   const app = new OpenAPIHono<ApiEnv>();
   app.onError((error, c) => sendError(c, service, error));
   app.notFound((c) => sendError(c, service, notFound(c)));
-  app.use(requestId(), accessLog(service, options.observers), guard(options), recognise, admit(service));
+  app.use(requestId());
+  app.use("/v1/messages/*", anthropicRequestId);
+  app.use(accessLog(service, options.observers), guard(options), recognise, admit(service));
 
   let document: object | undefined;
   mount(app, [
@@ -102,6 +105,7 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
     ...statusRoutes(service),
     ...chatRoutes(service, limits),
     ...completionRoutes(service, limits),
+    ...anthropicRoutes(service, limits),
     ...tokenRoutes(service, limits),
     ...ollamaRoutes(service, limits),
     ...generateRoutes(service, limits),
@@ -223,5 +227,5 @@ function notFound(c: Context): ApiError {
 
 function sendError(c: Context<ApiEnv>, service: Service, error: unknown): Response {
   const { status, wire, headers } = service.fail(c.get("requestId"), error);
-  return c.json(errorBody(c.req.path, status, wire), status, headers);
+  return c.json(errorBody(c.req.path, status, wire, c.get("requestId")), status, headers);
 }

@@ -6,7 +6,8 @@
  * @module
  */
 
-import type { ChatTemplate } from "../chat/template.ts";
+import type { ChatMessage } from "../chat/message.ts";
+import type { ChatTemplate, RenderOptions } from "../chat/template.ts";
 import type { Engine, GenerateEvent } from "../engine/engine.ts";
 import { DEFAULT_MAX_TOKENS, type WireMessage, type WirePrompt, type WireSampling } from "../protocol/mod.ts";
 import { runCompletion } from "../sessions/completion.ts";
@@ -47,7 +48,7 @@ interface Wishes {
 
 /** What a reply needs of a checked request. */
 export interface ReplyRequest extends Wishes {
-  messages: readonly WireMessage[];
+  messages: readonly ChatMessage[];
   /** What turns the messages into a prompt; default: the served template. */
   template?: ChatTemplate;
 }
@@ -167,6 +168,14 @@ export class Service {
   /** The prompt that messages become, in one piece. */
   render(messages: readonly WireMessage[]): string {
     return this.#template.render(messages, { specialTokens: this.engine.model.specialTokens }).prompt.join("");
+  }
+
+  /** How many tokens the prompt of a reply has. */
+  async countTokens(
+    { messages, ...options }: { messages: readonly ChatMessage[] } & Omit<RenderOptions, "specialTokens">,
+  ): Promise<number> {
+    const { specialTokens } = this.engine.model;
+    return (await this.engine.tokenize(this.#template.render(messages, { ...options, specialTokens }).prompt)).length;
   }
 
   /** The failure that a client sees; the reason of our own ones goes to the log. */
