@@ -22,6 +22,7 @@ import { MAX_BODY_BYTES } from "./body.ts";
 import { ANYBODY } from "./caller.ts";
 import { chatRoutes } from "./completions.ts";
 import { type ApiEnv, mount, openApiDocument, type Route } from "./route.ts";
+import { docsRoutes } from "./docs.ts";
 import { errorBody } from "./dialects.ts";
 import { ApiError } from "./errors.ts";
 import { generateRoutes } from "./generate.ts";
@@ -94,14 +95,8 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
   app.use("/v1/messages/*", anthropicRequestId);
   app.use(accessLog(service, options.observers), guard(options), recognise, admit(service));
 
-  let document: object | undefined;
   mount(app, [
-    {
-      method: "get",
-      path: "/openapi.json",
-      summary: "This document",
-      handler: (c) => c.json(document ??= openApiDocument(app)),
-    },
+    ...docsRoutes(() => openApiDocument(app)),
     ...statusRoutes(service),
     ...chatRoutes(service, limits),
     ...completionRoutes(service, limits),
@@ -180,7 +175,12 @@ function statusRoutes(service: Service): Route[] {
     { method: "get", path: "/healthz", open: true, summary: "How the server is", handler: health(service) },
     { method: "get", path: "/readyz", open: true, summary: "Whether it can serve", handler: ready(service) },
     { method: "get", path: "/v1/models", summary: "The models that are served", handler: models(service) },
-    { method: "get", path: "/v1/models/:id{.+}", summary: "One of them", handler: model(service) },
+    {
+      method: "get",
+      path: "/v1/models/:id{.+}",
+      summary: "One of the models that are served",
+      handler: model(service),
+    },
   ];
 }
 
