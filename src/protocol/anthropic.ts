@@ -141,6 +141,8 @@ const promptFields = {
 /** Fields about cost, place and bookkeeping: they change nothing of a reply. */
 const ignoredFields = {
   cache_control: z.unknown().optional(),
+  // It would drop old parts of a conversation; here they stay.
+  context_management: z.unknown().optional(),
   diagnostics: z.unknown().optional(),
   inference_geo: z.unknown().optional(),
   metadata: z.object({ user_id: text(0, 256).nullish() }, object).nullish(),
@@ -153,7 +155,6 @@ const ignoredFields = {
 /** Fields that would change the reply, at the values that mean off. */
 const refusedFields = {
   container: offOnly(z.null(), "null (nothing is run)"),
-  context_management: offOnly(z.null(), "null (messages are never changed)"),
   mcp_servers: offOnly(z.array(z.unknown()).max(0), "an empty list (nothing is fetched)"),
 };
 

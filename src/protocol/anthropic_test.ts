@@ -235,15 +235,20 @@ Deno.test("a schema of the output constrains the reply", () => {
 });
 
 Deno.test("fields of cost and place are named; what would change the reply and fields that are none are refused", () => {
-  check({ metadata: { user_id: "u" }, service_tier: "auto", cache_control: {}, output_config: { effort: "low" } }, {
-    ignored: ["cache_control", "metadata", "service_tier", "output_config.effort"],
+  check({
+    metadata: { user_id: "u" },
+    service_tier: "auto",
+    cache_control: {},
+    context_management: {},
+    output_config: { effort: "low" },
+  }, {
+    ignored: ["cache_control", "context_management", "metadata", "service_tier", "output_config.effort"],
   });
   const failed = { role: "user", content: [{ type: "tool_result", tool_use_id: "t", is_error: true }] };
   check({ messages: [failed] }, { ignored: ["tool_result.is_error"] });
   const unsupported = "unsupported_value";
   refuse({ container: "c" }, "container", /expected null \(nothing is run\).* got "c"$/, unsupported);
   refuse({ mcp_servers: [{ url: "http://x" }] }, "mcp_servers", /nothing is fetched/, unsupported);
-  refuse({ context_management: {} }, "context_management", /messages are never changed/, unsupported);
   refuse({ frobnicate: 1 }, null, /^request: expected fields of this API, got "frobnicate"$/);
   refuse({ metadata: { user_id: 5 } }, "metadata.user_id", /got 5$/);
   for (const value of [null, 3, "x", [], undefined]) {
