@@ -4,8 +4,9 @@
 #     "$(scripts/oracle.sh)" scripts/golden.py tokens tiny-llama2 tests/fixtures/tiny-llama2.gguf
 #     "$(scripts/oracle.sh checkpoints)" scripts/make_checkpoints.py fixtures
 #
-# With `checkpoints` the packages are those of requirements-checkpoints.txt. Only golden files, fixtures, comparisons of
-# formats and of speed need them; nothing that users run does. The folder is named after the pins, so other pins get
+# With `checkpoints` or `clients` the packages are those of requirements-checkpoints.txt or requirements-clients.txt. Only
+# golden files, fixtures, comparisons of formats and of speed, and tests with clients need them; nothing that users run
+# does. The folder is named after the pins, so other pins get
 # another one. Progress goes to standard error. PYTHON names the interpreter to start from.
 set -eu
 
@@ -13,7 +14,8 @@ name=${1:-oracle}
 case $name in
     oracle) cost="llama.cpp is built from source, which takes some minutes" ;;
     checkpoints) cost="about 3.5 GB are fetched" ;;
-    *) echo "making an oracle: expected oracle or checkpoints, got $name" >&2; exit 2 ;;
+    clients) cost="some 10 MB are fetched" ;;
+    *) echo "making an oracle: expected oracle, checkpoints or clients, got $name" >&2; exit 2 ;;
 esac
 requirements=$(dirname -- "$0")/requirements-$name.txt
 pins=$(cksum < "$requirements" | cut -d ' ' -f 1)
@@ -24,7 +26,7 @@ if [ ! -e "$home/complete" ]; then
         echo "making the oracle: expected Python 3.11 or newer, got $("${PYTHON:-python3}" --version 2>&1)" >&2
         exit 1
     }
-    echo "making the oracle in $home: $cost" >&2
+    echo "making a Python in $home: $cost" >&2
     "${PYTHON:-python3}" -m venv --clear "$home" >&2
     "$home/bin/python" -m pip install --disable-pip-version-check --quiet -r "$requirements" >&2
     touch "$home/complete" # only a whole one is used again

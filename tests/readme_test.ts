@@ -1,5 +1,6 @@
-/** The README's client examples, run as they stand there against a served SmolLM2. */
+/** The README's client examples, run as they stand there against a served SmolLM2, and its table of clients. */
 import assert from "node:assert/strict";
+import config from "../deno.json" with { type: "json" };
 import { NO_REAL_MODEL, REAL_MODEL, type Served, served } from "./support.ts";
 
 const README = await Deno.readTextFile(new URL("../README.md", import.meta.url));
@@ -41,4 +42,15 @@ Deno.test(`readme: the curl and openai examples run${NO_REAL_MODEL ? ` (skipped:
       await Deno.remove(file);
     }
   });
+});
+
+Deno.test("readme: the table of clients names the versions that the tests run", async () => {
+  const requirements = await Deno.readTextFile(new URL("../scripts/requirements-clients.txt", import.meta.url));
+  const rows = [...README.matchAll(/^\| .*?\b(npm|PyPI) `([^`]+)` +\| (\S+) +\|/gm)];
+  assert.ok(rows.length >= 6, `${rows.length} rows`);
+  for (const [, registry, name, version] of rows) {
+    const pins: string[] = registry === "npm" ? Object.values(config.imports) : requirements.split("\n");
+    const pin = registry === "npm" ? `npm:${name}@${version}` : `${name}==${version}`;
+    assert.ok(pins.includes(pin), pin);
+  }
 });

@@ -19,10 +19,12 @@ import { wireModel, wireModelList } from "../protocol/mod.ts";
 import { MemoryStore } from "../sessions/memory_store.ts";
 import type { Store } from "../sessions/store.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
+import { anthropicRequestId, anthropicRoutes } from "./anthropic.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
 import { STRANGER } from "./caller.ts";
 import { chatRoutes } from "./completions.ts";
 import { type ApiEnv, mount, openApiDocument, type Route } from "./route.ts";
+import { docsRoutes } from "./docs.ts";
 import { errorBody } from "./dialects.ts";
 import { ApiError } from "./errors.ts";
 import { generateRoutes } from "./generate.ts";
@@ -97,17 +99,12 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
   const app = new OpenAPIHono<ApiEnv>();
   app.onError((error, c) => sendError(c, service, error));
   app.notFound((c) => sendError(c, service, notFound(c)));
-  let document: object | undefined;
   const routes: Route[] = [
-    {
-      method: "get",
-      path: "/openapi.json",
-      summary: "This document",
-      handler: (c) => c.json(document ??= openApiDocument(app)),
-    },
+    ...docsRoutes(() => openApiDocument(app)),
     ...statusRoutes(service),
     ...chatRoutes(service, limits),
     ...completionRoutes(service, limits),
+    ...anthropicRoutes(service, limits),
     ...tokenRoutes(service, limits),
     ...ollamaRoutes(service, limits),
     ...generateRoutes(service, limits),
@@ -116,7 +113,9 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
   ];
   const { keys, observers } = options;
   const known = recognise({ keys, routes, serves: (model) => service.serves(model) });
-  app.use(requestId(), accessLog(service, observers), guard(options), known, admit(service));
+  app.use(requestId());
+  app.use("/v1/messages/*", anthropicRequestId);
+  app.use(accessLog(service, observers), guard(options), known, admit(service));
   mount(app, routes);
   return app;
 }
@@ -188,7 +187,12 @@ function statusRoutes(service: Service): Route[] {
     { method: "get", path: "/healthz", open: true, summary: "How the server is", handler: health(service) },
     { method: "get", path: "/readyz", open: true, summary: "Whether it can serve", handler: ready(service) },
     { method: "get", path: "/v1/models", summary: "The models that are served", handler: models(service) },
-    { method: "get", path: "/v1/models/:id{.+}", summary: "One of them", handler: model(service) },
+    {
+      method: "get",
+      path: "/v1/models/:id{.+}",
+      summary: "One of the models that are served",
+      handler: model(service),
+    },
   ];
 }
 
@@ -235,5 +239,5 @@ function notFound(c: Context): ApiError {
 
 function sendError(c: Context<ApiEnv>, service: Service, error: unknown): Response {
   const { status, wire, headers } = service.fail(c.get("requestId"), error);
-  return c.json(errorBody(c.req.path, status, wire), status, headers);
+  return c.json(errorBody(c.req.path, status, wire, c.get("requestId")), status, headers);
 }

@@ -10,20 +10,28 @@ import {
   errorEnvelope,
   type GenerateError,
   generateError,
+  type MessagesError,
+  messagesError,
   type OllamaError,
   type WireError,
 } from "../protocol/mod.ts";
 
+type OtherError = GenerateError | MessagesError | OllamaError;
+
 interface Dialect {
   /** Paths of the API. */
   paths: RegExp;
-  body: (status: number, wire: WireError) => GenerateError | OllamaError;
+  body: (status: number, wire: WireError, requestId: string) => OtherError;
 }
 
 const DIALECTS: readonly Dialect[] = [
   // FastChat's paths below `/api/v1/` are not Ollama's.
   { paths: /^\/api\/(?!v1\/)/, body: (_status, { message }) => ({ error: message }) },
   { paths: /^\/generate(_stream)?$/, body: (status, { message }) => generateError(message, status) },
+  {
+    paths: /^\/v1\/messages(\/|$)/,
+    body: (status, { message }, requestId) => messagesError(status, message, requestId),
+  },
 ];
 
 /** The body of a failure under `path`; OpenAI's where no other API's is known. */
@@ -31,6 +39,7 @@ export function errorBody(
   path: string,
   status: number,
   wire: WireError,
-): ErrorEnvelope | GenerateError | OllamaError {
-  return DIALECTS.find(({ paths }) => paths.test(path))?.body(status, wire) ?? errorEnvelope(wire);
+  requestId: string,
+): ErrorEnvelope | OtherError {
+  return DIALECTS.find(({ paths }) => paths.test(path))?.body(status, wire, requestId) ?? errorEnvelope(wire);
 }

@@ -8,9 +8,11 @@ Deno.test("each API's failures in its own words, OpenAI's elsewhere", () => {
     "/api/nothing": { error: "m" },
     "/generate": { error: "m", error_type: "validation" },
     "/generate_stream": { error: "m", error_type: "validation" },
+    "/v1/messages": { type: "error", error: { type: "not_found_error", message: "m" }, request_id: "r" },
+    "/v1/messages/x": { type: "error", error: { type: "not_found_error", message: "m" }, request_id: "r" },
   };
-  for (const [path, body] of Object.entries(bodies)) assert.deepEqual(errorBody(path, 404, wire), body, path);
-  for (const path of ["/api", "/api/v1/token_check", "/v1/api/chat", "/generates", "/healthz"]) {
-    assert.deepEqual(errorBody(path, 404, wire), { error: wire }, path);
+  for (const [path, body] of Object.entries(bodies)) assert.deepEqual(errorBody(path, 404, wire, "r"), body, path);
+  for (const path of ["/api", "/api/v1/token_check", "/v1/api/chat", "/generates", "/v1/messagesx", "/healthz"]) {
+    assert.deepEqual(errorBody(path, 404, wire, "r"), { error: wire }, path);
   }
 });

@@ -13,6 +13,7 @@ import type { Handler } from "hono";
 import type { z } from "zod";
 import { VERSION } from "../protocol/mod.ts";
 import type { Caller } from "./caller.ts";
+import type { ApiDocument } from "./docs.ts";
 import { ApiError } from "./errors.ts";
 import type { Origin } from "./observe.ts";
 
@@ -32,7 +33,7 @@ export interface Route {
   summary: string;
   /** What a JSON body must be. */
   body?: z.ZodType;
-  /** What comes back, for the document: a media type that is not JSON, as `text/event-stream` where a stream may be asked for. */
+  /** What comes back, for the document: a media type that is not JSON; of streams JSON is the other choice. */
   replies?: string;
   handler: Handler<ApiEnv>;
 }
@@ -41,6 +42,14 @@ export interface Route {
 export function rowName(method: string, path: string): string {
   return `${method.toUpperCase()} ${path}`;
 }
+/** Where a request may carry its key. */
+const KEYS = {
+  bearer: { type: "http", scheme: "bearer" },
+  header: { type: "apiKey", in: "header", name: "x-api-key" },
+} as const;
+
+/** Media types that a request asks for in the place of JSON. */
+const STREAMS = ["text/event-stream", "application/x-ndjson"];
 
 /** Lets `app` answer `routes`, and refuse other methods of their paths. */
 export function mount(app: OpenAPIHono<ApiEnv>, routes: readonly Route[]): void {
@@ -61,15 +70,19 @@ function onlyAllow(methods: readonly string[]): Handler<ApiEnv> {
 }
 
 /** The OpenAPI 3.1 document of all that is mounted. */
-export function openApiDocument(app: OpenAPIHono<ApiEnv>): object {
+export function openApiDocument(app: OpenAPIHono<ApiEnv>): ApiDocument {
+  for (const [name, scheme] of Object.entries(KEYS)) {
+    app.openAPIRegistry.registerComponent("securitySchemes", name, scheme);
+  }
   return app.getOpenAPI31Document({
     openapi: "3.1.0",
+    // None is enough where no keys are set.
+    security: [...Object.keys(KEYS).map((name) => ({ [name]: [] })), {}],
     info: { title: "llamero", version: VERSION, description: "A model of the Llama family as a streaming service." },
   });
 }
 
 function described({ method, path, open, summary, body, replies }: Route): ReturnType<typeof createRoute> {
-  const media = ["application/json", ...(replies ? [replies] : [])];
   const parameters = [...path.matchAll(/:(\w+)/g)].map(([, name]) => ({
     name: name!,
     in: "path" as const,
@@ -78,6 +91,7 @@ function described({ method, path, open, summary, body, replies }: Route): Retur
   }));
   return createRoute({
     method,
+    operationId: nameOf(method, path),
     path: path.replace(/:(\w+)(\{[^}]*\})?/g, "{$1}"),
     summary,
     tags: [tagOf(path)],
@@ -85,10 +99,20 @@ function described({ method, path, open, summary, body, replies }: Route): Retur
     ...(open ? { security: [] } : {}),
     ...(body ? { request: { body: { required: true, content: { "application/json": { schema: body } } } } } : {}),
     responses: {
-      200: { description: "Done", content: Object.fromEntries(media.map((type) => [type, { schema: {} }])) },
+      200: { description: "Done", content: Object.fromEntries(mediaOf(replies).map((type) => [type, { schema: {} }])) },
       default: { description: "A failure, with its reason", content: { "application/json": { schema: {} } } },
     },
   });
+}
+
+function mediaOf(replies = "application/json"): string[] {
+  return STREAMS.includes(replies) ? ["application/json", replies] : [replies];
+}
+
+/** `getV1ModelsId` for `GET /v1/models/:id`: what generated clients call the operation. */
+function nameOf(method: string, path: string): string {
+  const words = path.replace(/\{[^}]*\}/g, "").split(/[^a-z0-9]+/i);
+  return method + words.map((word) => word.slice(0, 1).toUpperCase() + word.slice(1)).join("");
 }
 
 /** Whose API a path belongs to. */

@@ -5,39 +5,21 @@
  */
 
 import assert from "node:assert/strict";
-import { upgradeWebSocket } from "hono/deno";
 import { Ollama } from "ollama";
 import OpenAI, { APIError, BadRequestError, NotFoundError } from "openai";
-import { FakeEngine, type FakeOptions } from "../engine/fake.ts";
+import { type Served, serveFake, until } from "../../tests/served.ts";
+import type { FakeOptions } from "../engine/fake.ts";
 import type { ServerEvent } from "../protocol/mod.ts";
-import { type AppOptions, createApp } from "./app.ts";
-import { plainTemplate } from "./test_support.ts";
+import type { AppOptions } from "./app.ts";
 
-interface Served extends AsyncDisposable {
-  engine: FakeEngine;
-  host: string;
+interface WithClient extends Served {
   client: OpenAI;
 }
 
-function serve(fake: FakeOptions = {}, options: Partial<AppOptions> = {}): Served {
-  const engine = new FakeEngine(fake);
-  const app = createApp({ engine, template: plainTemplate, modelId: "fake", upgradeWebSocket, ...options });
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
-  const host = `127.0.0.1:${server.addr.port}`;
-  const client = new OpenAI({ baseURL: `http://${host}/v1`, apiKey: "none", maxRetries: 0 });
-  return {
-    engine,
-    host,
-    client,
-    async [Symbol.asyncDispose]() {
-      await engine.close();
-      await server.shutdown();
-    },
-  };
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 2));
+function serve(fake: FakeOptions = {}, options: Partial<AppOptions> = {}): WithClient {
+  const served = serveFake(fake, options);
+  const client = new OpenAI({ baseURL: `http://${served.host}/v1`, apiKey: "none", maxRetries: 0 });
+  return { ...served, client };
 }
 
 const request = { model: "fake", messages: [{ role: "user" as const, content: "hi" }] };

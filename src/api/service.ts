@@ -195,6 +195,15 @@ export class Service {
     return renderChat(this.#template, messages, { specialTokens, ...options }).prompt.join("");
   }
 
+  /** How many tokens the prompt of a reply has. */
+  async countTokens(
+    { messages, ...options }: { messages: readonly ChatMessage[] } & Omit<RenderOptions, "specialTokens">,
+  ): Promise<number> {
+    const { specialTokens } = this.engine.model;
+    return (await this.engine.tokenize(renderChat(this.#template, messages, { ...options, specialTokens }).prompt))
+      .length;
+  }
+
   /** The failure that a client sees; the reason of our own ones goes to the log. */
   fail(requestId: string, error: unknown): ApiError {
     const shown = toApiError(error);

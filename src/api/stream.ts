@@ -37,6 +37,11 @@ export function sseData(data: string): string {
   return `data: ${data}\n\n`;
 }
 
+/** One event with a name; both must be single lines. */
+export function sseEvent(name: string, data: string): string {
+  return `event: ${name}\n${sseData(data)}`;
+}
+
 /** The bytes of `pieces`. An error of theirs breaks the stream off, which a reader cannot take for its end. */
 export function pulledStream(
   pieces: AsyncGenerator<string>,

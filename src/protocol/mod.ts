@@ -4,6 +4,8 @@
  * @module
  */
 
+export * from "./anthropic.ts";
+export * from "./anthropic_reply.ts";
 export * from "./chat.ts";
 export * from "./check.ts";
 export * from "./completion.ts";
