@@ -15,6 +15,7 @@
 //! | 5 done | JSON `{reason, stop?, prompt_tokens, completion_tokens, queue_ms, prefill_ms, decode_ms}` |
 //! | 6 error | JSON `{code, message}` of one request |
 //! | 7 started | u32 prompt tokens |
+//! | 10 embedding | u32 prompt tokens, then f32 numbers |
 //!
 //! Absent: who waits for records and how they cross a border.
 
@@ -118,6 +119,10 @@ fn encode_kind(kind: &EventKind) -> (u32, Vec<u8>) {
             (5, json(&Done { reason: *reason, stop, usage: *usage, timings: *timings }).into_bytes())
         }
         EventKind::Failed(error) => (6, failure(error).into_bytes()),
+        EventKind::Embedding { values, prompt_tokens } => {
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+            (10, (*prompt_tokens as u32).to_le_bytes().into_iter().chain(bytes).collect())
+        }
         EventKind::Started { prompt_tokens } => (7, (*prompt_tokens as u32).to_le_bytes().to_vec()),
     }
 }

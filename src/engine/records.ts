@@ -9,6 +9,7 @@
  */
 
 import {
+  type Embedding,
   EngineError,
   type EngineErrorCode,
   type EngineStats,
@@ -32,7 +33,16 @@ export const ERROR_NAMES: readonly EngineErrorCode[] = [
 ];
 
 /** What the core writes as `kind` of an event record. */
-export const RECORD_KIND = { loading: 1, ready: 2, failed: 3, text: 4, done: 5, error: 6, started: 7 } as const;
+export const RECORD_KIND = {
+  loading: 1,
+  ready: 2,
+  failed: 3,
+  text: 4,
+  done: 5,
+  error: 6,
+  started: 7,
+  embedding: 10,
+} as const;
 
 const HEADER_BYTES = 16;
 const FINISH_REASONS = ["stop", "length", "cancelled"] as const;
@@ -50,6 +60,8 @@ export interface RecordSink {
   failed(error: EngineError): void;
   /** A text or the end of a request. */
   event(request: number, event: GenerateEvent): void;
+  /** A request ended with a vector. */
+  embedding(request: number, embedding: Embedding): void;
   /** A request failed. */
   error(request: number, error: EngineError): void;
 }
@@ -96,8 +108,10 @@ function readRecord(request: number, kind: number, payload: Uint8Array, sink: Re
       return sink.failed(readError(readJson(payload)));
     case RECORD_KIND.started:
       return sink.event(request, readStarted(payload));
+    case RECORD_KIND.embedding:
+      return sink.embedding(request, readEmbedding(payload));
     default:
-      throw malformed(`expected a kind from 1 to 7, got ${kind}`);
+      throw malformed(`expected a kind of this table, got ${kind}`);
   }
 }
 
@@ -110,6 +124,15 @@ function readText(payload: Uint8Array): GenerateEvent {
   if (payload.length < 4) throw malformed(`expected a text payload of 4 bytes or more, got ${payload.length}`);
   const completionTokens = new DataView(payload.buffer, payload.byteOffset).getUint32(0, true);
   return { type: "text", text: readUtf8(payload.subarray(4)), completionTokens };
+}
+
+function readEmbedding(payload: Uint8Array): Embedding {
+  if (payload.length < 4 || payload.length % 4 !== 0) {
+    throw malformed(`expected an embedding payload of whole numbers of 4 bytes, got ${payload.length}`);
+  }
+  // A copy: the batch is a buffer that is used again. All machines that Deno runs on are little-endian.
+  const values = new Float32Array(payload.slice(4).buffer);
+  return { values, promptTokens: new DataView(payload.buffer, payload.byteOffset).getUint32(0, true) };
 }
 
 function readLoading(payload: Uint8Array, sink: RecordSink): void {

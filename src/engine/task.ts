@@ -77,6 +77,7 @@ async function finished(
     ready: () => ended = true,
     failed: (error) => failure = error,
     event: unexpected,
+    embedding: unexpected,
     error: unexpected,
   };
   const buffer = new Uint8Array(EVENT_BUFFER_BYTES);

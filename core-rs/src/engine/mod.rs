@@ -4,18 +4,22 @@
 //! list. It knows no threads, no clocks of its own (the host hands one in), no C and no JavaScript types; the native
 //! host runs it on a thread, WebAssembly calls `step` itself.
 
+mod embed;
 mod event;
 mod lm;
 mod request;
 mod sequence;
 mod step;
 mod stop;
+mod turns;
 mod watch;
 
+pub use embed::{EmbedRequest, MAX_EMBEDDING, Pooling};
 pub use event::{Event, EventKind, FinishReason, RequestId, Timings, Usage};
 pub use lm::CausalLm;
 pub use request::{Limits, Request};
 pub use step::Engine;
+pub use turns::Ask;
 
 #[cfg(test)]
 mod tests;

@@ -77,26 +77,40 @@ impl Llama {
     ///
     /// After an error the cache holds what it held before.
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+        self.run(tokens, cache, |x| self.output.forward(&self.normed(&x.narrow(0, tokens.len() - 1, 1)?)?))
+    }
+
+    /// Appends `tokens` to the cache and returns the hidden states that logits are made of, `n_embd` for each token.
+    ///
+    /// After an error the cache holds what it held before.
+    pub fn hidden(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+        self.run(tokens, cache, |x| self.normed(x))
+    }
+
+    /// Runs the layers; `finish` makes of their result `[n, n_embd]` what is asked for.
+    fn run(
+        &self,
+        tokens: &[u32],
+        cache: &mut KvCache,
+        finish: impl Fn(&Tensor) -> Result<Tensor> + Sync,
+    ) -> Result<Vec<f32>> {
         self.check(tokens)?;
         cache.check(&self.config)?;
-        on_pool(|| self.run(tokens, cache))
+        on_pool(|| {
+            cache.reserve(tokens.len())?;
+            let angles = self.rope.angles(cache.len(), tokens.len(), &self.device)?;
+            let mut x = self.embedding.embedding(&Tensor::new(tokens, &self.device)?)?;
+            for (i, layer) in self.layers.iter().enumerate() {
+                x = layer.forward(&self.config, &self.rope, &x, &angles, i, cache)?;
+            }
+            let finished = finish(&x)?.flatten_all()?.to_vec1()?;
+            cache.advance(tokens.len());
+            Ok(finished)
+        })
     }
 
-    fn run(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        cache.reserve(tokens.len())?;
-        let angles = self.rope.angles(cache.len(), tokens.len(), &self.device)?;
-        let mut x = self.embedding.embedding(&Tensor::new(tokens, &self.device)?)?;
-        for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&self.config, &self.rope, &x, &angles, i, cache)?;
-        }
-        let logits = self.logits(&x.narrow(0, tokens.len() - 1, 1)?)?;
-        cache.advance(tokens.len());
-        Ok(logits)
-    }
-
-    fn logits(&self, last: &Tensor) -> Result<Vec<f32>> {
-        let normed = rms_norm(last, &self.output_norm, self.config.rms_eps)?;
-        Ok(self.output.forward(&normed)?.flatten_all()?.to_vec1()?)
+    fn normed(&self, x: &Tensor) -> Result<Tensor> {
+        rms_norm(x, &self.output_norm, self.config.rms_eps)
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {
