@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use super::attention::attention;
 use super::config::Config;
 use super::kv_cache::KvCache;
-use super::ops::{rms_norm, swiglu};
+use super::ops::{add, rms_norm, swiglu};
 use super::rope::{Angles, Rope};
 use crate::error::{Error, Result};
 use crate::kernels::{Linear, forward_shared, on_pool};
@@ -159,10 +159,10 @@ impl Layer {
         let [q, k, v] = forward_shared([&self.q, &self.k, &self.v], &normed)?;
         let kept = cache.write(i, &rope.rotate(&k, angles)?, &v)?;
         let attended = attention(config, &rope.rotate(&q, angles)?, kept, cache.len())?;
-        let x = (x + self.attn_output.forward(&attended)?)?;
+        let x = add(x, &self.attn_output.forward(&attended)?)?;
         let normed = rms_norm(&x, &self.ffn_norm, config.rms_eps)?;
         let [gate, up] = forward_shared([&self.gate, &self.up], &normed)?;
-        Ok((x + self.down.forward(&swiglu(&gate, &up)?)?)?)
+        add(&x, &self.down.forward(&swiglu(&gate, &up)?)?)
     }
 }
 
