@@ -122,6 +122,13 @@ export function toApiError(error: unknown): ApiError {
   return new ApiError(row.status, { message, type, code, param }, { cause: error, headers: row.headers });
 }
 
+/** A refusal of one of `params` under the name that the caller knows it by; any other failure as it is. */
+export function underParam(error: unknown, param: string, ...params: (string | null)[]): unknown {
+  const { status, wire, headers } = toApiError(error);
+  if (status !== 400 || !params.includes(wire.param)) return error;
+  return new ApiError(status, { ...wire, code: wire.code!, param }, { cause: error, headers });
+}
+
 function rowOf(error: unknown): Row {
   if (error instanceof EngineError) return ENGINE_ROWS[error.code];
   if (error instanceof ChatTemplateError) return TEMPLATE_ROWS[error.code];

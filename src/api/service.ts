@@ -15,7 +15,7 @@ import { runCompletion } from "../sessions/completion.ts";
 import { type RawPrompt, rawPrompt } from "../sessions/prompt.ts";
 import type { Store } from "../sessions/store.ts";
 import { runTurn, type TurnDefaults, type TurnEvent, type TurnOptions } from "../sessions/turn.ts";
-import { ApiError, RETRY_AFTER_S, toApiError } from "./errors.ts";
+import { ApiError, RETRY_AFTER_S, toApiError, underParam } from "./errors.ts";
 import type { KeyRing } from "./keys.ts";
 import { failure, type Log, replyLog } from "./log.ts";
 import { merged } from "./merge.ts";
@@ -240,7 +240,5 @@ function seeded<W extends Wishes>(wishes: W, index: number): W {
 
 /** A refusal of one of `params` as one of `prompt`, which a completion has where a chat has messages. */
 function ofPrompt(error: unknown, ...params: (string | null)[]): unknown {
-  const { status, wire, headers } = toApiError(error);
-  if (status !== 400 || !params.includes(wire.param)) return error;
-  return new ApiError(status, { ...wire, code: wire.code!, param: "prompt" }, { cause: error, headers });
+  return underParam(error, "prompt", ...params);
 }

@@ -12,26 +12,13 @@
 import { z } from "zod";
 import { type ChatUsage, flag, type ReplyHead, unsupportedSampling, type WireFinishReason } from "./chat.ts";
 import { check, integerIn, ProtocolError, text, wanted } from "./check.ts";
-import {
-  MAX_TOKEN_COUNT,
-  offOnly,
-  samplingFields,
-  stopField,
-  tokenLimit,
-  toSampling,
-  toStops,
-  type WireSampling,
-} from "./sampling.ts";
+import { promptReader, type WirePrompt } from "./prompts.ts";
+import { offOnly, samplingFields, stopField, tokenLimit, toSampling, toStops, type WireSampling } from "./sampling.ts";
 
 /** Most choices of one request over all its prompts: each takes a place in the engine's queue. */
 export const MAX_CHOICES = 16;
-/** Most token ids of one prompt: more than any context that the engine serves. */
-export const MAX_PROMPT_IDS = 2 ** 20;
 /** New tokens of each choice when neither the request nor the operator says: OpenAI's default. */
 export const DEFAULT_MAX_TOKENS = 16;
-
-/** A prompt as it came: a text, or token ids. */
-export type WirePrompt = string | number[];
 
 /** A checked request for text completions. */
 export interface CompletionRequest {
@@ -71,22 +58,7 @@ const refusedSchema = z.looseObject({
   use_beam_search: offOnly(z.literal(false), "false"),
 }, wanted("an object"));
 
-/** A token id as far as it can be checked without a vocabulary. */
-export const tokenId: z.ZodType<number> = integerIn(0, MAX_TOKEN_COUNT);
-
-const anyPrompt = wanted(`a well-formed text, token ids, or a list of 1 to ${MAX_CHOICES} of either kind`);
-const textPrompt = text();
-const onePrompt = z.string(anyPrompt).refine((prompt) => prompt.isWellFormed(), anyPrompt);
-const idPrompt = z.array(tokenId, wanted(`a list of 1 to ${MAX_PROMPT_IDS} token ids`)).min(1).max(MAX_PROMPT_IDS);
-const listOf = (prompt: z.ZodType<WirePrompt>) => z.array(prompt, anyPrompt).min(1).max(MAX_CHOICES);
-
-/** What a prompt may be, by what comes first in it: so a refusal speaks of the form that was meant. */
-const PROMPT_FORMS = {
-  text: z.object({ prompt: onePrompt.transform((prompt): WirePrompt[] => [prompt]) }),
-  texts: z.object({ prompt: listOf(textPrompt) }),
-  ids: z.object({ prompt: idPrompt.transform((prompt): WirePrompt[] => [prompt]) }),
-  idLists: z.object({ prompt: listOf(idPrompt) }),
-} satisfies Record<string, z.ZodType<{ prompt: WirePrompt[] }>>;
+const readPrompts = promptReader("prompt", { most: MAX_CHOICES });
 
 /**
  * The request inside a JSON value.
@@ -96,10 +68,7 @@ const PROMPT_FORMS = {
 export function parseCompletionRequest(value: unknown): CompletionRequest {
   check(refusedSchema, value, "unsupported_value");
   const fields = check(completionSchema, value);
-  const { prompt: prompts } = check<{ prompt: WirePrompt[] }>(
-    promptForm((value as { prompt?: unknown }).prompt),
-    value,
-  );
+  const prompts = readPrompts(value);
   const n = fields.n ?? 1;
   checkChoices(prompts.length, n, fields.best_of ?? n);
   return {
@@ -113,13 +82,6 @@ export function parseCompletionRequest(value: unknown): CompletionRequest {
     stream: fields.stream ?? false,
     includeUsage: fields.stream_options?.include_usage ?? false,
   };
-}
-
-function promptForm(prompt: unknown): z.ZodType<{ prompt: WirePrompt[] }> {
-  if (!Array.isArray(prompt) || prompt.length === 0) return PROMPT_FORMS.text;
-  const [first] = prompt;
-  if (Array.isArray(first)) return PROMPT_FORMS.idLists;
-  return typeof first === "number" ? PROMPT_FORMS.ids : PROMPT_FORMS.texts;
 }
 
 function checkChoices(prompts: number, n: number, bestOf: number): void {

@@ -11,8 +11,8 @@
 import { z } from "zod";
 import { flag } from "./chat.ts";
 import { check, integerIn, text, wanted } from "./check.ts";
-import { MAX_PROMPT_IDS, tokenId } from "./completion.ts";
 import { messageList, type WireMessage } from "./message.ts";
+import { MAX_PROMPT_IDS, tokenId } from "./prompts.ts";
 import { MAX_TOKEN_COUNT, offOnly } from "./sampling.ts";
 
 /** Most prompts of one token check. */
