@@ -9,12 +9,14 @@
  */
 
 import {
+  type ChosenLogprob,
   EngineError,
   type EngineErrorCode,
   type EngineStats,
   type GenerateEvent,
   type ModelDefaults,
   type ModelInfo,
+  type TokenLogprob,
 } from "./engine.ts";
 
 /** Error names by code: the name of code `-n` is at `n - 1`, as `ErrorKind::code` in core-rs/src/error.rs has them. */
@@ -32,13 +34,26 @@ export const ERROR_NAMES: readonly EngineErrorCode[] = [
 ];
 
 /** What the core writes as `kind` of an event record. */
-export const RECORD_KIND = { loading: 1, ready: 2, failed: 3, text: 4, done: 5, error: 6, started: 7 } as const;
+export const RECORD_KIND = {
+  loading: 1,
+  ready: 2,
+  failed: 3,
+  text: 4,
+  done: 5,
+  error: 6,
+  started: 7,
+  logprobs: 8,
+  promptLogprobs: 9,
+} as const;
 
 const HEADER_BYTES = 16;
 const FINISH_REASONS = ["stop", "length", "cancelled"] as const;
 
 // ignoreBOM keeps a U+FEFF that the model wrote at the start of a piece.
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+/** For tokens, which may be half a character. */
+const lenient = new TextDecoder("utf-8", { ignoreBOM: true });
+const LOGPROB_BYTES = 12;
 
 /** Where the events of a batch go. */
 export interface RecordSink {
@@ -50,6 +65,10 @@ export interface RecordSink {
   failed(error: EngineError): void;
   /** A text or the end of a request. */
   event(request: number, event: GenerateEvent): void;
+  /** A token of the reply to `request` that the next text is made of, and its probability. */
+  logprobs(request: number, token: ChosenLogprob): void;
+  /** The next token of the prompt; `null` for the first, which follows nothing. */
+  promptLogprobs(request: number, token: ChosenLogprob | null): void;
   /** A request failed. */
   error(request: number, error: EngineError): void;
 }
@@ -84,6 +103,13 @@ function readRecord(request: number, kind: number, payload: Uint8Array, sink: Re
   switch (kind) {
     case RECORD_KIND.text:
       return sink.event(request, readText(payload));
+    case RECORD_KIND.logprobs: {
+      const token = readLogprobs(payload);
+      if (token === null) throw malformed("expected the probability of a token, got none");
+      return sink.logprobs(request, token);
+    }
+    case RECORD_KIND.promptLogprobs:
+      return sink.promptLogprobs(request, readLogprobs(payload));
     case RECORD_KIND.done:
       return sink.event(request, readDone(readJson(payload)));
     case RECORD_KIND.error:
@@ -97,7 +123,7 @@ function readRecord(request: number, kind: number, payload: Uint8Array, sink: Re
     case RECORD_KIND.started:
       return sink.event(request, readStarted(payload));
     default:
-      throw malformed(`expected a kind from 1 to 7, got ${kind}`);
+      throw malformed(`expected a kind from 1 to 9, got ${kind}`);
   }
 }
 
@@ -110,6 +136,26 @@ function readText(payload: Uint8Array): GenerateEvent {
   if (payload.length < 4) throw malformed(`expected a text payload of 4 bytes or more, got ${payload.length}`);
   const completionTokens = new DataView(payload.buffer, payload.byteOffset).getUint32(0, true);
   return { type: "text", text: readUtf8(payload.subarray(4)), completionTokens };
+}
+
+function readLogprobs(payload: Uint8Array): ChosenLogprob | null {
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  const entries: TokenLogprob[] = [];
+  for (let at = 0; at < payload.length;) {
+    const start = at + LOGPROB_BYTES;
+    const end = start <= payload.length ? start + view.getUint32(at + 8, true) : Infinity;
+    if (end > payload.length) throw malformed(`a log probability does not fit into ${payload.length - at} bytes`);
+    const bytes = payload.slice(start, end);
+    entries.push({
+      id: view.getUint32(at, true),
+      token: lenient.decode(bytes),
+      bytes: [...bytes],
+      logprob: view.getFloat32(at + 4, true),
+    });
+    at = end;
+  }
+  const [chosen, ...top] = entries;
+  return chosen === undefined ? null : { ...chosen, top };
 }
 
 function readLoading(payload: Uint8Array, sink: RecordSink): void {

@@ -77,6 +77,8 @@ async function finished(
     ready: () => ended = true,
     failed: (error) => failure = error,
     event: unexpected,
+    logprobs: unexpected,
+    promptLogprobs: unexpected,
     error: unexpected,
   };
   const buffer = new Uint8Array(EVENT_BUFFER_BYTES);

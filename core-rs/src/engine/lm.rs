@@ -17,6 +17,11 @@ pub trait CausalLm {
     /// # Errors
     /// When a token is outside the vocabulary, the context is full, or the arithmetic fails.
     fn forward(&self, tokens: &[u32], cache: &mut Self::Cache) -> Result<Vec<f32>>;
+    /// The same with the logits after each of them, one token after another.
+    ///
+    /// # Errors
+    /// As `forward`.
+    fn forward_all(&self, tokens: &[u32], cache: &mut Self::Cache) -> Result<Vec<f32>>;
 }
 
 impl CausalLm for Llama {
@@ -32,5 +37,9 @@ impl CausalLm for Llama {
 
     fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
         Llama::forward(self, tokens, cache)
+    }
+
+    fn forward_all(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+        Llama::forward_all(self, tokens, cache)
     }
 }

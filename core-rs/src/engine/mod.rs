@@ -6,6 +6,7 @@
 
 mod event;
 mod lm;
+mod logprobs;
 mod request;
 mod sequence;
 mod step;
@@ -14,6 +15,7 @@ mod watch;
 
 pub use event::{Event, EventKind, FinishReason, RequestId, Timings, Usage};
 pub use lm::CausalLm;
+pub use logprobs::{MAX_TOKEN_BYTES, MAX_TOP, TokenLogprob};
 pub use request::{Limits, Request};
 pub use step::Engine;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::event::{Event, EventKind, FinishReason, RequestId};
 use super::lm::CausalLm;
+use super::logprobs;
 use super::request::{Limits, Request};
 use super::sequence::Sequence;
 use crate::error::{Error, ErrorKind, Result};
@@ -75,6 +76,7 @@ impl<M: CausalLm> Engine<M> {
             );
             return Err(Error::new(ErrorKind::ContextOverflow, message));
         }
+        logprobs::check_prompt(len, request.prompt_logprobs)?;
         let seed = request.seed.unwrap_or(seed);
         let sequence = Sequence::new(id, request, prompt, seed, &self.model, &self.tokenizer, (self.now)())?;
         self.waiting.push_back(sequence);

@@ -77,25 +77,35 @@ impl Llama {
     ///
     /// After an error the cache holds what it held before.
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        self.check(tokens)?;
-        cache.check(&self.config)?;
-        on_pool(|| self.run(tokens, cache))
+        self.run(tokens, cache, tokens.len().saturating_sub(1))
     }
 
-    fn run(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+    /// The same with the logits that follow each of them, `n_vocab` for one token after another.
+    pub fn forward_all(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+        self.run(tokens, cache, 0)
+    }
+
+    /// Logits from token number `first` of `tokens` on.
+    fn run(&self, tokens: &[u32], cache: &mut KvCache, first: usize) -> Result<Vec<f32>> {
+        self.check(tokens)?;
+        cache.check(&self.config)?;
+        on_pool(|| self.run_checked(tokens, cache, first))
+    }
+
+    fn run_checked(&self, tokens: &[u32], cache: &mut KvCache, first: usize) -> Result<Vec<f32>> {
         cache.reserve(tokens.len())?;
         let angles = self.rope.angles(cache.len(), tokens.len(), &self.device)?;
         let mut x = self.embedding.embedding(&Tensor::new(tokens, &self.device)?)?;
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&self.config, &self.rope, &x, &angles, i, cache)?;
         }
-        let logits = self.logits(&x.narrow(0, tokens.len() - 1, 1)?)?;
+        let logits = self.logits(&x.narrow(0, first, tokens.len() - first)?)?;
         cache.advance(tokens.len());
         Ok(logits)
     }
 
-    fn logits(&self, last: &Tensor) -> Result<Vec<f32>> {
-        let normed = rms_norm(last, &self.output_norm, self.config.rms_eps)?;
+    fn logits(&self, x: &Tensor) -> Result<Vec<f32>> {
+        let normed = rms_norm(x, &self.output_norm, self.config.rms_eps)?;
         Ok(self.output.forward(&normed)?.flatten_all()?.to_vec1()?)
     }
 

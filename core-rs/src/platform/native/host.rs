@@ -78,7 +78,7 @@ enum Phase {
 }
 
 enum Command {
-    Submit(RequestId, Request),
+    Submit(RequestId, Box<Request>),
     Cancel(RequestId),
 }
 
@@ -122,7 +122,7 @@ impl Host {
         // Ids cross the C border as positive i32; after two thousand million requests they start again.
         state.last_id = state.last_id % (i32::MAX as u32) + 1;
         let id = state.last_id;
-        state.inbox.push_back(Command::Submit(id, request));
+        state.inbox.push_back(Command::Submit(id, Box::new(request)));
         self.shared.commands.notify_one();
         Ok(id)
     }
@@ -306,7 +306,7 @@ impl Shared {
         while let Some(commands) = self.next_commands(&engine) {
             for command in commands {
                 match command {
-                    Command::Submit(id, request) => engine.submit(id, request, random_seed(), &mut events),
+                    Command::Submit(id, request) => engine.submit(id, *request, random_seed(), &mut events),
                     Command::Cancel(id) => engine.cancel(id, &mut events),
                 }
             }
