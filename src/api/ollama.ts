@@ -33,13 +33,11 @@ import type { TurnEvent } from "../sessions/turn.ts";
 import { readJson } from "./body.ts";
 import { answerWhole, begun, type CompletionOptions, finishReason } from "./completions.ts";
 import { originOf } from "./observe.ts";
+import { nameIgnored } from "./ignored.ts";
 import type { ApiEnv, Route } from "./route.ts";
 import { ApiError } from "./errors.ts";
 import type { ReplyRequest, Service } from "./service.ts";
 import { JSON_FILLER, pulledStream } from "./stream.ts";
-
-/** Names the fields of a request that did nothing. */
-export const IGNORED_HEADER = "x-llamero-ignored";
 
 const LINES_HEADERS: Readonly<Record<string, string>> = {
   "content-type": "application/x-ndjson",
@@ -139,7 +137,7 @@ interface Asked extends CompletionOptions {
 async function answer(c: Context<ApiEnv>, service: Service, asked: Asked): Promise<Response> {
   const { request, reply, say, startAfterMs, headAfterMs, keepAliveMs } = asked;
   requireModel(service, request.model);
-  if (request.ignored.length > 0) c.header(IGNORED_HEADER, request.ignored.join(", "));
+  nameIgnored(c, request.ignored);
   const line: Line = (said, end) => ollamaLine(service.modelId, service.clock(), said, end);
   if (reply.messages.length === 0) {
     requireLoaded(service);

@@ -9,10 +9,11 @@
  */
 
 import { z } from "zod";
-import { flag } from "./chat.ts";
 import { check, describe, integerIn, numberIn, ProtocolError, text, wanted } from "./check.ts";
 import { MAX_MESSAGES, MAX_PARTS } from "./message.ts";
+import { schemaObject } from "./format.ts";
 import {
+  flag,
   MAX_STOP_LENGTH,
   MAX_STOPS,
   MAX_TOKEN_COUNT,
@@ -21,9 +22,8 @@ import {
   toSampling,
   type WireSampling,
 } from "./sampling.ts";
+import { MAX_TOOLS } from "./tools.ts";
 
-/** Most tools of one request. */
-export const MAX_TOOLS = 128;
 /** Fewest tokens of a thinking budget. */
 export const MIN_THINKING_TOKENS = 1024;
 
@@ -110,7 +110,7 @@ const tool = z.object({
   type: z.literal("custom", wanted('"custom", as the server runs no tools')).nullish(),
   name,
   description: text().nullish(),
-  input_schema: anyObject,
+  input_schema: schemaObject,
   strict: flag,
 }, object);
 
@@ -125,7 +125,10 @@ const thinking = z.discriminatedUnion("type", [
   z.object({ type: z.enum(["disabled", "adaptive"]) }),
 ], tag("type", '"enabled", "disabled" or "adaptive"', "an object with a type"));
 
-const outputFormat = z.object({ type: z.literal("json_schema", wanted('"json_schema"')), schema: anyObject }, object);
+const outputFormat = z.object(
+  { type: z.literal("json_schema", wanted('"json_schema"')), schema: schemaObject },
+  object,
+);
 
 /** Fields that say what to count or answer. */
 const promptFields = {
@@ -177,6 +180,7 @@ export const messagesSchema = z.strictObject({
   ...ignoredFields,
   ...refusedFields,
   temperature: numberIn(0, 1).nullish(),
+  top_k: integerIn(0, MAX_TOKEN_COUNT).nullish(),
   max_tokens: integerIn(1, MAX_TOKEN_COUNT),
   stop_sequences: z.array(
     stopText,

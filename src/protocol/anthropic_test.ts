@@ -202,7 +202,7 @@ Deno.test("tools and the choice among them", () => {
   check({ tool_choice: { type: "none" } }, { tools: [], toolChoice: "none" });
 
   refuse({ tools: [{ type: "web_search_20250305", name: "web_search" }] }, "tools[0].type", /the server runs no tools/);
-  refuse({ tools: [{ name: "a" }] }, "tools[0].input_schema", /expected an object, got nothing$/);
+  refuse({ tools: [{ name: "a" }] }, "tools[0].input_schema", /expected a JSON schema, .* got nothing$/);
   refuse({ tools: [{ ...weather, name: "x".repeat(129) }] }, "tools[0].name", /at most 128 letters/);
   refuse({ tools: [weather, weather] }, "tools", /expected tools of different names, got a name twice$/);
   const many = Array.from({ length: MAX_TOOLS + 1 }, (_, index) => ({ ...weather, name: `t${index}` }));

@@ -11,15 +11,23 @@
  */
 
 import { z } from "zod";
-import { check, integerIn, numberAbove, numberIn, ProtocolError, text, wanted } from "./check.ts";
+import { check, integerIn, numberIn, ProtocolError, text, wanted } from "./check.ts";
 import type { WireFinishReason } from "./chat.ts";
+import { ignoredFields } from "./ignored.ts";
 import { MAX_MESSAGES, type WireMessage } from "./message.ts";
-import { MAX_TOKEN_COUNT, offOnly, stopField, toSampling, toStops, type WireSampling } from "./sampling.ts";
+import {
+  flag,
+  MAX_TOKEN_COUNT,
+  offOnly,
+  samplingFields,
+  stopField,
+  toSampling,
+  toStops,
+  type WireSampling,
+} from "./sampling.ts";
 
 /** Highest temperature: the engine's. */
 export const MAX_TEMPERATURE = 100;
-/** Most names of ignored fields that a reply repeats. */
-export const MAX_IGNORED = 32;
 /** Nanoseconds of a millisecond: all durations are in nanoseconds. */
 const NS_PER_MS = 1e6;
 
@@ -50,32 +58,34 @@ export interface OllamaChatRequest extends OllamaRequest {
   messages: WireMessage[];
 }
 
-const flag = z.boolean(wanted("true or false")).nullish();
 const emptyList = z.array(z.unknown()).max(0);
 const tokenCount = wanted(`an integer from 1 to ${MAX_TOKEN_COUNT}, -1 or -2`);
 
-/** Below zero Ollama means "off" (`top_k`), "random" (`seed`) and "until the context is full" (`num_predict`). */
+/**
+ * Below zero Ollama means "off" (`top_k`), "random" (`seed`), "until the context is full" (`num_predict`) and "all of the
+ * context" (`repeat_last_n`).
+ */
 const optionFields = {
   temperature: numberIn(0, MAX_TEMPERATURE).nullish(),
-  top_k: integerIn(-1, MAX_TOKEN_COUNT).nullish(),
-  top_p: numberAbove(0, 1).nullish(),
-  min_p: numberIn(0, 1).nullish(),
-  repeat_penalty: numberAbove(0, 10).nullish(),
+  top_k: samplingFields.top_k,
+  top_p: samplingFields.top_p,
+  min_p: samplingFields.min_p,
+  typical_p: samplingFields.typical_p,
+  repeat_penalty: samplingFields.repeat_penalty,
+  repeat_last_n: samplingFields.repeat_last_n,
+  presence_penalty: samplingFields.presence_penalty,
+  frequency_penalty: samplingFields.frequency_penalty,
+  mirostat: samplingFields.mirostat,
+  mirostat_tau: samplingFields.mirostat_tau,
+  mirostat_eta: samplingFields.mirostat_eta,
   seed: integerIn(-1, Number.MAX_SAFE_INTEGER).nullish(),
   num_predict: z.int(tokenCount).min(-2).max(MAX_TOKEN_COUNT).refine((n) => n !== 0, tokenCount).nullish(),
   stop: stopField,
 };
 const optionsSchema = z.object(optionFields, wanted("an object")).nullish();
 
-/** Only the values that turn these off are accepted; -1 of `repeat_last_n` is the whole context, as it is here. */
-const refusedOptions = {
-  presence_penalty: offOnly(z.literal(0), "0"),
-  frequency_penalty: offOnly(z.literal(0), "0"),
-  mirostat: offOnly(z.literal(0), "0"),
-  typical_p: offOnly(z.literal(1), "1"),
-  tfs_z: offOnly(z.literal(1), "1"),
-  repeat_last_n: offOnly(z.literal(-1), "-1"),
-};
+/** Only the value that turns it off is accepted. */
+const refusedOptions = { tfs_z: offOnly(z.literal(1), "1") };
 
 const commonFields = {
   model: text(1, 256),
@@ -167,24 +177,19 @@ export function parseOllamaShow(value: unknown): string {
 type CommonFields = z.infer<z.ZodObject<typeof commonFields>>;
 
 function common({ model, stream, options }: CommonFields, value: unknown): OllamaRequest {
-  const { top_k, seed, num_predict, stop, ...rest } = options ?? {};
+  const { seed, num_predict, stop, ...rest } = options ?? {};
   return {
     model,
-    sampling: toSampling({ ...rest, top_k: top_k && Math.max(top_k, 0), seed: seed === -1 ? undefined : seed }),
+    sampling: toSampling({ ...rest, seed: seed === -1 ? undefined : seed }),
     maxTokens: (num_predict ?? 0) < 0 ? MAX_TOKEN_COUNT : num_predict ?? undefined,
     stop: toStops(stop),
     stream: stream ?? true,
-    ignored: ignoredFields(value as Record<string, unknown>),
+    ignored: unused(value as Record<string, unknown>),
   };
 }
 
-/** Names only, and only such as may stand in a header. */
-function ignoredFields({ options, keep_alive }: Record<string, unknown>): string[] {
-  const unused = Object.entries(options ?? {}).filter(([name, value]) =>
-    value !== null && !Object.hasOwn(optionFields, name) && !Object.hasOwn(refusedOptions, name) &&
-    /^\w{1,32}$/.test(name)
-  );
-  const names = unused.slice(0, MAX_IGNORED).map(([name]) => `options.${name}`);
+function unused({ options, keep_alive }: Record<string, unknown>): string[] {
+  const names = ignoredFields(options, { ...optionFields, ...refusedOptions }, "options.");
   return keep_alive == null ? names : [...names, "keep_alive"];
 }
 

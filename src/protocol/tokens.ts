@@ -9,11 +9,10 @@
  */
 
 import { z } from "zod";
-import { flag } from "./chat.ts";
 import { check, integerIn, text, wanted } from "./check.ts";
-import { MAX_PROMPT_IDS, tokenId } from "./completion.ts";
+import { MAX_PROMPT_IDS } from "./completion.ts";
 import { messageList, type WireMessage } from "./message.ts";
-import { MAX_TOKEN_COUNT, offOnly } from "./sampling.ts";
+import { flag, MAX_TOKEN_COUNT, offOnly, tokenId } from "./sampling.ts";
 
 /** Most prompts of one token check. */
 export const MAX_TOKEN_CHECKS = 256;

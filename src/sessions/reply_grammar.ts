@@ -41,14 +41,18 @@ export async function replyConstraint(engine: Engine, wishes: ReplyWishes): Prom
   const held = toolChoice !== "auto" || tools.some(({ strict }) => strict);
   const calls = tools.length > 0 && (held || constraint !== undefined);
   if (!calls && constraint === undefined) return undefined;
-  if (!engine.model.constrains) {
-    throw new EngineError("unsupported", "constraining the reply: expected an engine that can, got one that cannot");
-  }
+  requireConstrains(engine);
   // Whoever writes a whole grammar writes the thoughts into it.
   if (!calls && (!thoughts || constraint!.type === "grammar")) return constraint;
   const marker = await markersOf(engine);
   const rules = calls ? callRules(wishes, marker) : [`said: ${replyRule(constraint!)}`];
   return { type: "grammar", syntax: "lark", grammar: [...startRules(thoughts, marker), ...rules, ANY, ""].join("\n") };
+}
+
+/** Refuses what an engine without constraints would ignore. */
+export function requireConstrains(engine: Engine): void {
+  if (engine.model.constrains) return;
+  throw new EngineError("unsupported", "constraining the reply: expected an engine that can, got one that cannot");
 }
 
 /** A marker as Lark writes it: a text, or the token that it is and that is no text. */
