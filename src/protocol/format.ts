@@ -13,7 +13,7 @@ import { ProtocolError, text, wanted } from "./check.ts";
 /** Most lists and objects inside each other in a schema. */
 export const MAX_SCHEMA_DEPTH = 64;
 /** Longest regular expression or grammar, in UTF-16 code units. */
-export const MAX_GRAMMAR_LENGTH = 2 ** 17;
+export const MAX_GRAMMAR_LENGTH = 2 ** 16;
 /** Most texts of a choice. */
 export const MAX_CHOICE_TEXTS = 256;
 /** Longest of them, in UTF-16 code units. */
