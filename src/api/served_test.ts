@@ -295,7 +295,7 @@ Deno.test("Ollama's client: whole, and what is said of the model", async () => {
   assert.deepEqual([generated.response, generated.done_reason], ["Hello,", "length"]);
   assert.equal((await client.generate({ model: "fake", prompt: "" })).done_reason, "load");
   assert.deepEqual((await client.list()).models.map(({ name }) => name), ["fake"]);
-  assert.deepEqual((await client.show({ model: "fake" })).capabilities, ["completion"]);
+  assert.deepEqual((await client.show({ model: "fake" })).capabilities, ["completion", "tools"]);
   assert.match((await client.version()).version, /^\d+\.\d+\.\d+/);
 });
 
@@ -312,6 +312,21 @@ Deno.test("Ollama's client: streamed", async () => {
   assert.equal(generated.map(({ response }) => response).join(""), "one two three ");
   assert.equal(generated.at(-1)!.done_reason, "stop");
   assert.deepEqual(served.engine.requests.at(-1)!.prompt, ["1, 2,"]);
+});
+
+Deno.test("Ollama's client: functions, their results, and JSON", async () => {
+  await using served = serve({
+    reply: ({ prompt, constraint }) =>
+      constraint ? '{"a": 1}' : prompt.join("").includes("<tool_response>") ? "It is dry." : call("Bonn"),
+  });
+  const client = ollama(served);
+  const { message } = await client.chat({ model: "fake", messages, tools });
+  assert.deepEqual(message.tool_calls, [{ function: { name: "weather", arguments: { city: "Bonn" } } }]);
+  const result = { role: "tool", content: "dry", tool_name: "weather" };
+  const next = await client.chat({ model: "fake", messages: [...messages, message, result], tools });
+  assert.equal(next.message.content, "It is dry.");
+  const json = await client.generate({ model: "fake", prompt: "hi", format: { type: "object" } });
+  assert.deepEqual(JSON.parse(json.response!), { a: 1 });
 });
 
 Deno.test("Ollama's client: a stream with silences is read without a warning", async () => {
@@ -353,7 +368,7 @@ Deno.test("Ollama's client: refusals arrive as its own errors, a failure inside 
   for (const stream of [false, true]) {
     const asked = { model: "fake", messages, stream: stream as true };
     await assert.rejects(client.chat({ ...asked, model: "x" }), refused(404, /expected "fake", got "x"$/));
-    await assert.rejects(client.chat({ ...asked, format: "json" }), refused(400, /^format: .*constrained/));
+    await assert.rejects(client.chat({ ...asked, format: "xml" }), refused(400, /^format: .* got "xml"$/));
     const long = [{ role: "user", content: "x".repeat(64) }];
     await assert.rejects(client.chat({ ...asked, messages: long }), refused(400, /fewer than 64 tokens, got \d+$/));
   }

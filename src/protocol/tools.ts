@@ -114,14 +114,20 @@ export function toToolWishes(
   list: z.output<typeof toolsField>,
   choice: z.output<typeof toolChoiceField>,
 ): ToolWishes {
-  const tools = (list ?? []).map(({ function: described }) => toTool(described));
-  checkUnique(tools);
+  const tools = toTools(list);
   if (choice == null || typeof choice === "string") return chosen(tools, tools, choice ?? "auto");
   if (choice.type === "function") return chosen(tools, tools, { name: choice.function.name });
   const { mode, tools: allowed } = choice.allowed_tools;
   const names = allowed.map(({ function: { name } }) => name);
   for (const name of names) chosen(tools, tools, { name });
   return chosen(tools, tools.filter(({ name }) => names.includes(name)), mode);
+}
+
+/** Functions as zod has checked them; throws `ProtocolError` for two of one name. */
+export function toTools(list: z.output<typeof toolsField>): WireTool[] {
+  const tools = (list ?? []).map(({ function: described }) => toTool(described));
+  checkUnique(tools);
+  return tools;
 }
 
 /** Refuses two functions of one name. */
