@@ -245,6 +245,10 @@ async function* choices<E>(
   signal: AbortSignal,
   choice: (index: number, signal: AbortSignal) => AsyncIterable<E>,
 ): AsyncGenerator<ChoiceEvent<E>> {
+  if (count === 1) {
+    for await (const event of choice(0, signal)) yield { index: 0, event };
+    return;
+  }
   const over = new AbortController();
   const all = Array.from({ length: count }, (_, index) => choice(index, AbortSignal.any([signal, over.signal])));
   for await (const [index, event] of merged(all, () => over.abort())) yield { index, event };

@@ -19,7 +19,9 @@ import {
   MAX_TOKEN_COUNT,
   offOnly,
   samplingFields,
+  toGeneration,
   toSampling,
+  type WireGeneration,
   type WireSampling,
 } from "./sampling.ts";
 import { MAX_TOOLS } from "./tools.ts";
@@ -62,6 +64,7 @@ export interface MessagesPrompt {
 /** A checked request for a message. */
 export interface MessagesRequest extends MessagesPrompt {
   sampling: WireSampling;
+  generation: WireGeneration;
   maxTokens: number;
   stop: string[];
   stream: boolean;
@@ -205,6 +208,7 @@ export function parseMessagesRequest(value: unknown): MessagesRequest {
   return {
     ...promptOf(fields),
     sampling: toSampling(fields),
+    generation: toGeneration(fields),
     maxTokens: fields.max_tokens,
     stop: fields.stop_sequences ?? [],
     stream: fields.stream ?? false,

@@ -71,6 +71,11 @@ export interface ChatRequest {
 }
 
 const variables = wanted(`an object of at most ${MAX_VARIABLES} variables, not nested deeply`);
+/** Zod field of variables of a chat template. */
+export const variablesField = z.record(z.string(), z.unknown(), variables).refine(
+  (given) => Object.keys(given).length <= MAX_VARIABLES && nestedAtMost(given, MAX_VARIABLE_DEPTH),
+  variables,
+).nullish();
 const efforts = ["none", "minimal", "low", "medium", "high", "xhigh"] as const;
 
 /** What the request must be. */
@@ -90,10 +95,7 @@ export const chatSchema = z.object({
   parallel_tool_calls: flag,
   reasoning_effort: z.enum(efforts, wanted(`one of ${efforts.join(", ")}`)).nullish(),
   reasoning_format: z.enum(["none", "auto", "deepseek"], wanted('"none", "auto" or "deepseek"')).nullish(),
-  chat_template_kwargs: z.record(z.string(), z.unknown(), variables).refine(
-    (given) => Object.keys(given).length <= MAX_VARIABLES && nestedAtMost(given, MAX_VARIABLE_DEPTH),
-    variables,
-  ).nullish(),
+  chat_template_kwargs: variablesField,
   stream: flag,
   stream_options: z.object({ include_usage: flag }, wanted("an object")).nullish(),
 }, wanted("an object"));
