@@ -14,7 +14,7 @@ import { DEFAULT_MAX_TOKENS, type WirePrompt, type WireSampling } from "../proto
 import { runCompletion } from "../sessions/completion.ts";
 import { type RawPrompt, rawPrompt } from "../sessions/prompt.ts";
 import type { Store } from "../sessions/store.ts";
-import { runTurn, type TurnDefaults, type TurnEvent, type TurnOptions } from "../sessions/turn.ts";
+import { CALL_ID_LENGTH, runTurn, type TurnDefaults, type TurnEvent, type TurnOptions } from "../sessions/turn.ts";
 import { ApiError, RETRY_AFTER_S, toApiError } from "./errors.ts";
 import type { KeyRing } from "./keys.ts";
 import { failure, type Log, replyLog } from "./log.ts";
@@ -73,17 +73,17 @@ export interface ReplyRequest extends Wishes, TurnWishes {
 }
 
 /** What completions need of a checked request. */
-export interface CompletionsRequest extends Wishes {
+export interface CompletionsRequest extends Wishes, Pick<TurnOptions, "generation" | "constraint"> {
   prompts: readonly RawPrompt[];
-  /** Choices of each prompt. */
-  n: number;
+  /** Choices of each prompt that are made. */
+  bestOf: number;
 }
 
 /** An event of one of several choices. */
-export interface ChoiceEvent {
+export interface ChoiceEvent<E> {
   /** Number of the choice, prompt by prompt. */
   index: number;
-  event: GenerateEvent;
+  event: E;
 }
 
 /** One served model. */
@@ -141,8 +141,18 @@ export class Service {
   /** The events of one reply. */
   reply(origin: Origin, request: ReplyRequest, signal: AbortSignal): AsyncGenerator<TurnEvent> {
     const { template = this.#template, reasoning = false, ...wishes } = request;
-    const served = { engine: this.engine, template, defaults: this.#defaults };
+    const newCallId = () => this.newId().slice(0, CALL_ID_LENGTH);
+    const served = { engine: this.engine, template, defaults: this.#defaults, newCallId };
     return this.#observed(origin, runTurn({ ...wishes, ...served, reasoning, signal }));
+  }
+
+  /** The events of `n` replies as they come; when one fails, all end. */
+  replies(
+    origin: Origin,
+    request: ReplyRequest & { n: number },
+    signal: AbortSignal,
+  ): AsyncGenerator<ChoiceEvent<TurnEvent>> {
+    return choices(request.n, signal, (index, signal) => this.reply(origin, seeded(request, index), signal));
   }
 
   #observed<E extends TurnEvent>(origin: Origin, events: AsyncIterable<E>): AsyncGenerator<E> {
@@ -163,16 +173,14 @@ export class Service {
     origin: Origin,
     request: CompletionsRequest,
     signal: AbortSignal,
-  ): AsyncGenerator<ChoiceEvent> {
-    const { prompts, n } = request;
-    const over = new AbortController();
-    const choice = (index: number) => {
-      const prompt = prompts[Math.floor(index / n)]!;
-      return this.#choice(origin, prompt, seeded(request, index % n), AbortSignal.any([signal, over.signal]));
+  ): AsyncGenerator<ChoiceEvent<GenerateEvent>> {
+    const { prompts, bestOf } = request;
+    const choice = (index: number, signal: AbortSignal) => {
+      const prompt = prompts[Math.floor(index / bestOf)]!;
+      return this.#choice(origin, prompt, seeded(request, index % bestOf), signal);
     };
-    const choices = Array.from({ length: prompts.length * n }, (_, index) => choice(index));
     try {
-      for await (const [index, event] of merged(choices, () => over.abort())) yield { index, event };
+      yield* choices(prompts.length * bestOf, signal, choice);
     } catch (error) {
       throw ofPrompt(error, "messages");
     }
@@ -182,11 +190,12 @@ export class Service {
   #choice(
     origin: Origin,
     { prompt, promptIds }: RawPrompt,
-    { sampling, maxTokens, stop }: Wishes,
+    { sampling, maxTokens, stop, generation, constraint }: CompletionsRequest,
     signal: AbortSignal,
   ): AsyncGenerator<GenerateEvent> {
     const served = { engine: this.engine, defaults: this.#defaults, fallbackMaxTokens: DEFAULT_MAX_TOKENS };
-    return this.#observed(origin, runCompletion({ ...served, prompt, promptIds, sampling, maxTokens, stop, signal }));
+    const asked = { prompt, promptIds, sampling, maxTokens, stop, generation, constraint };
+    return this.#observed(origin, runCompletion({ ...served, ...asked, signal }));
   }
 
   /** The prompt that messages become, in one piece. */
@@ -228,6 +237,21 @@ export function stopping(): ApiError {
     code: "stopping",
     message: "the server is stopping; try again later",
   }, { headers: { "retry-after": String(RETRY_AFTER_S) } });
+}
+
+/** The events of several choices as they come; when one fails, all end. */
+async function* choices<E>(
+  count: number,
+  signal: AbortSignal,
+  choice: (index: number, signal: AbortSignal) => AsyncIterable<E>,
+): AsyncGenerator<ChoiceEvent<E>> {
+  if (count === 1) {
+    for await (const event of choice(0, signal)) yield { index: 0, event };
+    return;
+  }
+  const over = new AbortController();
+  const all = Array.from({ length: count }, (_, index) => choice(index, AbortSignal.any([signal, over.signal])));
+  for await (const [index, event] of merged(all, () => over.abort())) yield { index, event };
 }
 
 /** The same wishes for choice number `index` of a prompt: with one seed for all, they would all say the same. */

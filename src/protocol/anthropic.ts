@@ -9,21 +9,23 @@
  */
 
 import { z } from "zod";
-import { flag } from "./chat.ts";
 import { check, describe, integerIn, numberIn, ProtocolError, text, wanted } from "./check.ts";
 import { MAX_MESSAGES, MAX_PARTS } from "./message.ts";
+import { schemaObject } from "./format.ts";
 import {
+  flag,
   MAX_STOP_LENGTH,
   MAX_STOPS,
   MAX_TOKEN_COUNT,
   offOnly,
   samplingFields,
+  toGeneration,
   toSampling,
+  type WireGeneration,
   type WireSampling,
 } from "./sampling.ts";
+import { MAX_TOOLS } from "./tools.ts";
 
-/** Most tools of one request. */
-export const MAX_TOOLS = 128;
 /** Fewest tokens of a thinking budget. */
 export const MIN_THINKING_TOKENS = 1024;
 
@@ -62,6 +64,7 @@ export interface MessagesPrompt {
 /** A checked request for a message. */
 export interface MessagesRequest extends MessagesPrompt {
   sampling: WireSampling;
+  generation: WireGeneration;
   maxTokens: number;
   stop: string[];
   stream: boolean;
@@ -110,7 +113,7 @@ const tool = z.object({
   type: z.literal("custom", wanted('"custom", as the server runs no tools')).nullish(),
   name,
   description: text().nullish(),
-  input_schema: anyObject,
+  input_schema: schemaObject,
   strict: flag,
 }, object);
 
@@ -125,7 +128,10 @@ const thinking = z.discriminatedUnion("type", [
   z.object({ type: z.enum(["disabled", "adaptive"]) }),
 ], tag("type", '"enabled", "disabled" or "adaptive"', "an object with a type"));
 
-const outputFormat = z.object({ type: z.literal("json_schema", wanted('"json_schema"')), schema: anyObject }, object);
+const outputFormat = z.object(
+  { type: z.literal("json_schema", wanted('"json_schema"')), schema: schemaObject },
+  object,
+);
 
 /** Fields that say what to count or answer. */
 const promptFields = {
@@ -177,6 +183,7 @@ export const messagesSchema = z.strictObject({
   ...ignoredFields,
   ...refusedFields,
   temperature: numberIn(0, 1).nullish(),
+  top_k: integerIn(0, MAX_TOKEN_COUNT).nullish(),
   max_tokens: integerIn(1, MAX_TOKEN_COUNT),
   stop_sequences: z.array(
     stopText,
@@ -201,6 +208,7 @@ export function parseMessagesRequest(value: unknown): MessagesRequest {
   return {
     ...promptOf(fields),
     sampling: toSampling(fields),
+    generation: toGeneration(fields),
     maxTokens: fields.max_tokens,
     stop: fields.stop_sequences ?? [],
     stream: fields.stream ?? false,

@@ -35,6 +35,7 @@ Deno.test("a minimal request leaves sampling to the engine, and thinking is off"
     toolChoice: "auto",
     parallelToolCalls: true,
     variables: { enable_thinking: false },
+    generation: {},
     constraint: undefined,
     maxTokens: 9,
     stop: [],
@@ -57,6 +58,7 @@ Deno.test("fields arrive under our names, at both ends of their ranges; other sa
   check({ temperature: 1, min_p: 0.1, seed: 2 ** 53 - 1 }, {
     sampling: { temperature: 1, minP: 0.1, seed: 2 ** 53 - 1 },
   });
+  check({ min_tokens: 2, stop_token_ids: [5] }, { generation: { minTokens: 2, stopTokenIds: [5] } });
   check({ max_tokens: 1 }, { maxTokens: 1 });
   check({ max_tokens: 2 ** 31 - 1 }, { maxTokens: 2 ** 31 - 1 });
   check({ stop_sequences: Array(16).fill("x"), stream: true }, { stop: Array(16).fill("x"), stream: true });
@@ -202,7 +204,7 @@ Deno.test("tools and the choice among them", () => {
   check({ tool_choice: { type: "none" } }, { tools: [], toolChoice: "none" });
 
   refuse({ tools: [{ type: "web_search_20250305", name: "web_search" }] }, "tools[0].type", /the server runs no tools/);
-  refuse({ tools: [{ name: "a" }] }, "tools[0].input_schema", /expected an object, got nothing$/);
+  refuse({ tools: [{ name: "a" }] }, "tools[0].input_schema", /expected a JSON schema, .* got nothing$/);
   refuse({ tools: [{ ...weather, name: "x".repeat(129) }] }, "tools[0].name", /at most 128 letters/);
   refuse({ tools: [weather, weather] }, "tools", /expected tools of different names, got a name twice$/);
   const many = Array.from({ length: MAX_TOOLS + 1 }, (_, index) => ({ ...weather, name: `t${index}` }));
@@ -258,7 +260,7 @@ Deno.test("fields of cost and place are named; what would change the reply and f
 
 Deno.test("counting tokens takes the same prompt and none of the sampling", () => {
   const { max_tokens: _, ...prompt } = minimal;
-  const { maxTokens: _1, sampling: _2, stop: _3, stream: _4, ...same } = parseMessagesRequest({
+  const { maxTokens: _1, sampling: _2, stop: _3, stream: _4, generation: _5, ...same } = parseMessagesRequest({
     ...minimal,
     system: "s",
     tools: [weather],

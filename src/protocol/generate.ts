@@ -11,7 +11,17 @@
 
 import { z } from "zod";
 import { check, integerIn, numberAbove, text, wanted } from "./check.ts";
-import { MAX_TOKEN_COUNT, offOnly, stopField, tokenLimit, toSampling, toStops, type WireSampling } from "./sampling.ts";
+import {
+  flag,
+  MAX_TOKEN_COUNT,
+  offOnly,
+  samplingFields,
+  stopField,
+  tokenLimit,
+  toSampling,
+  toStops,
+  type WireSampling,
+} from "./sampling.ts";
 
 /** A checked request. */
 export interface GenerateRequest {
@@ -27,8 +37,6 @@ export interface GenerateRequest {
   details: boolean;
 }
 
-const flag = z.boolean(wanted("true or false")).nullish();
-
 const parametersSchema = z.object({
   max_new_tokens: tokenLimit,
   do_sample: flag,
@@ -36,7 +44,9 @@ const parametersSchema = z.object({
   top_k: integerIn(1, MAX_TOKEN_COUNT).nullish(),
   top_p: numberAbove(0, 1).nullish(),
   repetition_penalty: numberAbove(0, 10).nullish(),
-  seed: integerIn(0, Number.MAX_SAFE_INTEGER).nullish(),
+  typical_p: samplingFields.typical_p,
+  frequency_penalty: samplingFields.frequency_penalty,
+  seed: samplingFields.seed,
   stop: stopField,
   return_full_text: flag,
   details: flag,
@@ -45,11 +55,9 @@ const parametersSchema = z.object({
 const refusedParameters = z.looseObject({
   best_of: offOnly(z.literal(1), "1"),
   decoder_input_details: offOnly(z.literal(false), "false"),
-  frequency_penalty: offOnly(z.literal(0), "0"),
   grammar: offOnly(z.null(), "null (output cannot be constrained yet)"),
   top_n_tokens: offOnly(z.literal(0), "0"),
   truncate: offOnly(z.null(), "null (prompts are never cut)"),
-  typical_p: offOnly(z.literal(1), "1"),
   watermark: offOnly(z.literal(false), "false"),
   adapter_id: offOnly(z.null(), "null"),
 }, wanted("an object"));
@@ -63,7 +71,7 @@ const refusedSchema = z.looseObject({ parameters: refusedParameters.nullish() },
 
 /**
  * The request inside a JSON value. As with Hugging Face, nothing is left to chance unless one of `do_sample`,
- * `temperature`, `top_k` and `top_p` asks for it.
+ * `temperature`, `top_k`, `top_p` and `typical_p` asks for it.
  *
  * @throws {ProtocolError} naming the first field that does not fit.
  */
@@ -71,7 +79,8 @@ export function parseGenerateRequest(value: unknown): GenerateRequest {
   check(refusedSchema, value, "unsupported_value");
   const { inputs, parameters } = check(hfGenerateSchema, value);
   const fields = parameters ?? {};
-  const samples = fields.do_sample || [fields.temperature, fields.top_k, fields.top_p].some((field) => field != null);
+  const samples = fields.do_sample ||
+    [fields.temperature, fields.top_k, fields.top_p, fields.typical_p].some((field) => field != null);
   return {
     inputs,
     sampling: toSampling(samples ? fields : { ...fields, temperature: 0 }),

@@ -18,11 +18,6 @@ function checkRefused(value: unknown, param: string | null, message: RegExp, cod
 
 const GREEDY = {
   temperature: 0,
-  topK: undefined,
-  topP: undefined,
-  minP: undefined,
-  repeatPenalty: undefined,
-  seed: undefined,
 };
 
 Deno.test("a minimal request is greedy", () => {
@@ -38,6 +33,7 @@ Deno.test("chance is asked for by do_sample, temperature, top_k or top_p", () =>
     [{ do_sample: false, temperature: 0.5 }, 0.5],
     [{ top_k: 5 }, undefined],
     [{ top_p: 0.5 }, undefined],
+    [{ typical_p: 0.5 }, undefined],
     [{ do_sample: false }, 0],
     [{ seed: 1, repetition_penalty: 1.2, temperature: null }, 0],
   ];
@@ -59,6 +55,7 @@ Deno.test("parameters arrive under our names, at both ends of their ranges", () 
     [{ top_k: 1 }, { sampling: { topK: 1 } }],
     [{ top_k: LARGEST }, { sampling: { topK: LARGEST } }],
     [{ top_p: 1 }, { sampling: { topP: 1 } }],
+    [{ typical_p: 0.5, frequency_penalty: 2 }, { sampling: { typicalP: 0.5, frequencyPenalty: 2 } }],
     [{ repetition_penalty: 10 }, { sampling: { repeatPenalty: 10 } }],
     [{ seed: 0 }, { sampling: { seed: 0 } }],
     [{ seed: 2 ** 53 - 1 }, { sampling: { seed: 2 ** 53 - 1 } }],
@@ -75,6 +72,8 @@ Deno.test("parameters outside their ranges are refused by name", () => {
     temperature: [0, -1, 100.1, NaN, Infinity, "1"],
     top_k: [0, -1, 1.5, 2 ** 31],
     top_p: [0, 1.1, -1],
+    typical_p: [0, 1.1, -1],
+    frequency_penalty: [-2.1, 2.1],
     repetition_penalty: [0, 10.1],
     seed: [-1, 2 ** 53],
     stop: ["", Array(17).fill("x")],
@@ -89,7 +88,7 @@ Deno.test("parameters outside their ranges are refused by name", () => {
 });
 
 Deno.test("what would change the reply and is not there is refused, its off value is not", () => {
-  const off = { best_of: 1, decoder_input_details: false, frequency_penalty: 0, top_n_tokens: 0, typical_p: 1 };
+  const off = { best_of: 1, decoder_input_details: false, top_n_tokens: 0 };
   assert.deepEqual(parse({ ...off, watermark: false }), parse({}));
   const refused = { ...off, grammar: {}, truncate: 5, watermark: true, adapter_id: "x" };
   for (const name of Object.keys(refused)) {

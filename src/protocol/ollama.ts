@@ -3,7 +3,7 @@
  * said of the served model.
  *
  * Absent here on purpose: `context` (a conversation as token ids: send messages instead), templates of requests (a
- * stranger's program), and everything that writes models. What would change the reply and is not implemented is refused;
+ * stranger's program), images, and everything that writes models. What would change the reply and is not implemented is refused;
  * how Ollama should load a model is the operator's business here, so such options are taken, do nothing, and are named in
  * `ignored`.
  *
@@ -11,15 +11,26 @@
  */
 
 import { z } from "zod";
-import { check, integerIn, numberAbove, numberIn, ProtocolError, text, wanted } from "./check.ts";
-import type { WireFinishReason } from "./chat.ts";
+import { check, integerIn, numberIn, ProtocolError, text, wanted } from "./check.ts";
+import { effortVariables, type WireFinishReason } from "./chat.ts";
+import { schemaObject, type WireConstraint } from "./format.ts";
+import { ignoredFields } from "./ignored.ts";
+import { type ChatLogprobs, MAX_TOP_LOGPROBS } from "./logprobs.ts";
 import { MAX_MESSAGES, type WireMessage } from "./message.ts";
-import { MAX_TOKEN_COUNT, offOnly, stopField, toSampling, toStops, type WireSampling } from "./sampling.ts";
+import {
+  flag,
+  MAX_TOKEN_COUNT,
+  offOnly,
+  samplingFields,
+  stopField,
+  toSampling,
+  toStops,
+  type WireSampling,
+} from "./sampling.ts";
+import { MAX_CALLS, toolName, toolsField, toTools, type WireTool } from "./tools.ts";
 
 /** Highest temperature: the engine's. */
 export const MAX_TEMPERATURE = 100;
-/** Most names of ignored fields that a reply repeats. */
-export const MAX_IGNORED = 32;
 /** Nanoseconds of a millisecond: all durations are in nanoseconds. */
 const NS_PER_MS = 1e6;
 
@@ -30,6 +41,11 @@ export interface OllamaRequest {
   /** Most new tokens; missing means what the operator says. */
   maxTokens?: number;
   stop: string[];
+  generation: { logprobs?: number };
+  /** What the reply must be. */
+  constraint?: WireConstraint;
+  /** Variables of the chat template: how much to think. */
+  variables: Record<string, unknown>;
   stream: boolean;
   /** Fields that were sent and do nothing, such as `options.num_ctx`. */
   ignored: string[];
@@ -48,53 +64,58 @@ export interface OllamaGenerateRequest extends OllamaRequest {
 export interface OllamaChatRequest extends OllamaRequest {
   /** Empty when the model is only to be loaded. */
   messages: WireMessage[];
+  tools: WireTool[];
 }
 
-const flag = z.boolean(wanted("true or false")).nullish();
 const emptyList = z.array(z.unknown()).max(0);
 const tokenCount = wanted(`an integer from 1 to ${MAX_TOKEN_COUNT}, -1 or -2`);
 
-/** Below zero Ollama means "off" (`top_k`), "random" (`seed`) and "until the context is full" (`num_predict`). */
+/**
+ * Below zero Ollama means "off" (`top_k`), "random" (`seed`), "until the context is full" (`num_predict`) and "all of the
+ * context" (`repeat_last_n`).
+ */
 const optionFields = {
   temperature: numberIn(0, MAX_TEMPERATURE).nullish(),
-  top_k: integerIn(-1, MAX_TOKEN_COUNT).nullish(),
-  top_p: numberAbove(0, 1).nullish(),
-  min_p: numberIn(0, 1).nullish(),
-  repeat_penalty: numberAbove(0, 10).nullish(),
+  top_k: samplingFields.top_k,
+  top_p: samplingFields.top_p,
+  min_p: samplingFields.min_p,
+  typical_p: samplingFields.typical_p,
+  repeat_penalty: samplingFields.repeat_penalty,
+  repeat_last_n: samplingFields.repeat_last_n,
+  presence_penalty: samplingFields.presence_penalty,
+  frequency_penalty: samplingFields.frequency_penalty,
+  mirostat: samplingFields.mirostat,
+  mirostat_tau: samplingFields.mirostat_tau,
+  mirostat_eta: samplingFields.mirostat_eta,
   seed: integerIn(-1, Number.MAX_SAFE_INTEGER).nullish(),
   num_predict: z.int(tokenCount).min(-2).max(MAX_TOKEN_COUNT).refine((n) => n !== 0, tokenCount).nullish(),
   stop: stopField,
 };
 const optionsSchema = z.object(optionFields, wanted("an object")).nullish();
 
-/** Only the values that turn these off are accepted; -1 of `repeat_last_n` is the whole context, as it is here. */
-const refusedOptions = {
-  presence_penalty: offOnly(z.literal(0), "0"),
-  frequency_penalty: offOnly(z.literal(0), "0"),
-  mirostat: offOnly(z.literal(0), "0"),
-  typical_p: offOnly(z.literal(1), "1"),
-  tfs_z: offOnly(z.literal(1), "1"),
-  repeat_last_n: offOnly(z.literal(-1), "-1"),
-};
+/** Only the value that turns it off is accepted. */
+const refusedOptions = { tfs_z: offOnly(z.literal(1), "1") };
+
+const object = wanted("an object");
+const aFormat = wanted('"json" or a JSON schema');
+const aThink = wanted('true, false, "low", "medium" or "high"');
 
 const commonFields = {
   model: text(1, 256),
   stream: flag,
   options: optionsSchema,
   keep_alive: z.union([z.number(), text(0, 32)], wanted("a duration as a text, or seconds")).nullish(),
+  format: z.union([z.enum(["", "json"]), schemaObject], aFormat).nullish(),
+  think: z.union([z.boolean(), z.enum(["low", "medium", "high"])], aThink).nullish(),
+  logprobs: flag,
+  top_logprobs: integerIn(0, MAX_TOP_LOGPROBS).nullish(),
 };
-const commonRefused = {
-  format: offOnly(z.literal(""), '"" (output cannot be constrained yet)'),
-  think: offOnly(z.literal(false), "false"),
-  logprobs: offOnly(z.literal(false), "false"),
-  top_logprobs: offOnly(z.literal(0), "0"),
-  options: z.looseObject(refusedOptions, wanted("an object")).nullish(),
-};
+const commonRefused = { options: z.looseObject(refusedOptions, object).nullish() };
 
 /** What the request must be. */
 export const ollamaGenerateSchema = z.object(
   { ...commonFields, prompt: text().nullish(), system: text().nullish(), raw: flag },
-  wanted("an object"),
+  object,
 );
 const generateRefused = z.looseObject({
   ...commonRefused,
@@ -102,24 +123,26 @@ const generateRefused = z.looseObject({
   suffix: offOnly(z.literal(""), '""'),
   context: offOnly(emptyList, "an empty list (send messages to /api/chat)"),
   images: offOnly(emptyList, "an empty list"),
-}, wanted("an object"));
+}, object);
 
+const aCall = z.object({
+  function: z.object({ name: toolName, arguments: schemaObject.nullish() }, object),
+}, object);
 const message = z.object({
-  role: z.enum(["system", "user", "assistant"], wanted('"system", "user" or "assistant"')),
+  role: z.enum(["system", "user", "assistant", "tool"], wanted('"system", "user", "assistant" or "tool"')),
   content: text().nullish(),
+  thinking: text().nullish(),
   images: offOnly(emptyList, "an empty list"),
-  tool_calls: offOnly(emptyList, "an empty list"),
-}, wanted("a message with role and content")).transform(({ role, content }) => ({ role, content: content ?? "" }));
+  tool_calls: z.array(aCall, wanted(`a list of at most ${MAX_CALLS} calls`)).max(MAX_CALLS).nullish(),
+}, wanted("a message with role and content"));
 
 /** What the request must be. */
 export const ollamaChatSchema = z.object({
   ...commonFields,
   messages: z.array(message, wanted(`a list of at most ${MAX_MESSAGES} messages`)).max(MAX_MESSAGES).nullish(),
-}, wanted("an object"));
-const chatRefused = z.looseObject(
-  { ...commonRefused, tools: offOnly(emptyList, "an empty list") },
-  wanted("an object"),
-);
+  tools: toolsField,
+}, object);
+const chatRefused = z.looseObject(commonRefused, object);
 
 /**
  * The request inside a JSON value.
@@ -145,7 +168,29 @@ export function parseOllamaGenerate(value: unknown): OllamaGenerateRequest {
 export function parseOllamaChat(value: unknown): OllamaChatRequest {
   check(chatRefused, value, "unsupported_value");
   const fields = check(ollamaChatSchema, value);
-  return { ...common(fields, value), messages: fields.messages ?? [] };
+  return { ...common(fields, value), messages: toMessages(fields.messages ?? []), tools: toTools(fields.tools) };
+}
+
+/** Calls have no ids here: a result answers the first call that has none yet. */
+function toMessages(messages: readonly z.output<typeof message>[]): WireMessage[] {
+  let calls = 0;
+  let answered = 0;
+  return messages.map(({ role, content, thinking, tool_calls }): WireMessage => {
+    const said = { role, content: content ?? "" };
+    if (role === "tool") return answered < calls ? { ...said, toolCallId: callId(answered++) } : said;
+    if (role !== "assistant") return said;
+    const toolCalls = (tool_calls ?? []).map(({ function: { name, arguments: args } }) => ({
+      id: callId(calls++),
+      name,
+      arguments: JSON.stringify(args ?? {}),
+    }));
+    return { ...said, ...(thinking ? { reasoning: thinking } : {}), ...(toolCalls.length > 0 ? { toolCalls } : {}) };
+  });
+}
+
+/** Nine letters and digits, as some templates want it. */
+function callId(index: number): string {
+  return `call${String(index).padStart(5, "0")}`;
 }
 
 /** What the request must be. */
@@ -166,30 +211,84 @@ export function parseOllamaShow(value: unknown): string {
 
 type CommonFields = z.infer<z.ZodObject<typeof commonFields>>;
 
-function common({ model, stream, options }: CommonFields, value: unknown): OllamaRequest {
-  const { top_k, seed, num_predict, stop, ...rest } = options ?? {};
+function common(fields: CommonFields, value: unknown): OllamaRequest {
+  const { model, stream, options, format, think, logprobs, top_logprobs } = fields;
+  const { seed, num_predict, stop, ...rest } = options ?? {};
   return {
     model,
-    sampling: toSampling({ ...rest, top_k: top_k && Math.max(top_k, 0), seed: seed === -1 ? undefined : seed }),
+    sampling: toSampling({ ...rest, seed: seed === -1 ? undefined : seed }),
     maxTokens: (num_predict ?? 0) < 0 ? MAX_TOKEN_COUNT : num_predict ?? undefined,
     stop: toStops(stop),
+    generation: logprobs ? { logprobs: top_logprobs ?? 0 } : {},
+    constraint: formatOf(format),
+    variables: think == null ? {} : thinkVariables(think),
     stream: stream ?? true,
-    ignored: ignoredFields(value as Record<string, unknown>),
+    ignored: unused(value as Record<string, unknown>),
   };
 }
 
-/** Names only, and only such as may stand in a header. */
-function ignoredFields({ options, keep_alive }: Record<string, unknown>): string[] {
-  const unused = Object.entries(options ?? {}).filter(([name, value]) =>
-    value !== null && !Object.hasOwn(optionFields, name) && !Object.hasOwn(refusedOptions, name) &&
-    /^\w{1,32}$/.test(name)
-  );
-  const names = unused.slice(0, MAX_IGNORED).map(([name]) => `options.${name}`);
+function formatOf(format: CommonFields["format"]): WireConstraint | undefined {
+  if (format == null || format === "") return undefined;
+  return format === "json" ? { type: "json_object" } : { type: "json_schema", schema: format };
+}
+
+function thinkVariables(think: boolean | "low" | "medium" | "high"): Record<string, unknown> {
+  return typeof think === "boolean" ? { enable_thinking: think } : effortVariables(think);
+}
+
+function unused({ options, keep_alive }: Record<string, unknown>): string[] {
+  const names = ignoredFields(options, { ...optionFields, ...refusedOptions }, "options.");
   return keep_alive == null ? names : [...names, "keep_alive"];
 }
 
-/** The text of a line, where each of the two replies has it. */
-export type OllamaSaid = { response: string } | { message: { role: "assistant"; content: string } };
+/** A call of a function. */
+export interface OllamaCall {
+  function: { name: string; arguments: Record<string, unknown> };
+}
+
+/** What a line says. */
+export interface OllamaPart {
+  text?: string;
+  thinking?: string;
+  toolCalls?: OllamaCall[];
+}
+
+/** What a line says, where each of the two replies has it. */
+export type OllamaSaid =
+  | { response: string; thinking?: string }
+  | { message: { role: "assistant"; content: string; thinking?: string; tool_calls?: OllamaCall[] } };
+
+/** A reply of `/api/generate`, which calls no functions. */
+export function ollamaResponse({ text = "", thinking }: OllamaPart): OllamaSaid {
+  return { response: text, ...(thinking ? { thinking } : {}) };
+}
+
+/** A reply of `/api/chat`. */
+export function ollamaMessage({ text = "", thinking, toolCalls = [] }: OllamaPart): OllamaSaid {
+  return {
+    message: {
+      role: "assistant",
+      content: text,
+      ...(thinking ? { thinking } : {}),
+      ...(toolCalls.length > 0 ? { tool_calls: toolCalls } : {}),
+    },
+  };
+}
+
+/** The shape of a call. What is no JSON object has no place in it, and stands as a field of its own name. */
+export function ollamaCall(name: string, args: string): OllamaCall {
+  return { function: { name, arguments: objectIn(args) ?? { arguments: args } } };
+}
+
+function objectIn(text: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
+    return isObject ? value as Record<string, unknown> : undefined;
+  } catch {
+    return undefined;
+  }
+}
 
 /** What the last line adds. */
 export interface OllamaEnd {
@@ -205,7 +304,10 @@ export interface OllamaEnd {
 }
 
 /** One line of a reply; the last one is done. A whole reply is that line alone, with all the text. */
-export type OllamaLine = { model: string; created_at: string; done: boolean } & OllamaSaid & Partial<OllamaEnd>;
+export type OllamaLine =
+  & { model: string; created_at: string; done: boolean; logprobs?: ChatLogprobs["content"] }
+  & OllamaSaid
+  & Partial<OllamaEnd>;
 
 /** A failure, as a body and as the last line of a stream that has begun. */
 export interface OllamaError {
@@ -213,8 +315,14 @@ export interface OllamaError {
 }
 
 /** The shape of a line, `at` in milliseconds since 1970; with an `end` it is the last. */
-export function ollamaLine(model: string, at: number, said: OllamaSaid, end?: OllamaEnd): OllamaLine {
-  return { model, created_at: new Date(at).toISOString(), ...said, done: end !== undefined, ...end };
+export function ollamaLine(
+  model: string,
+  at: number,
+  said: OllamaSaid,
+  { end, logprobs }: { end?: OllamaEnd; logprobs?: ChatLogprobs } = {},
+): OllamaLine {
+  const tokens = logprobs === undefined ? {} : { logprobs: logprobs.content };
+  return { model, created_at: new Date(at).toISOString(), ...said, ...tokens, done: end !== undefined, ...end };
 }
 
 /** How a reply ended, in Ollama's units. */
@@ -290,7 +398,7 @@ export function ollamaShow(facts: OllamaFacts): OllamaShow {
       [`${architecture}.context_length`]: contextLength,
       [`${architecture}.vocab_size`]: vocabSize,
     },
-    capabilities: ["completion"],
+    capabilities: ["completion", "tools"],
   };
 }
 
