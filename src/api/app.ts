@@ -25,6 +25,7 @@ import { anthropicRequestId, anthropicRoutes } from "./anthropic.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
 import { STRANGER } from "./caller.ts";
 import { chatRoutes } from "./completions.ts";
+import { conversationRoutes } from "./conversations.ts";
 import { type ApiEnv, mount, openApiDocument, type Route } from "./route.ts";
 import { docsRoutes } from "./docs.ts";
 import { errorBody } from "./dialects.ts";
@@ -115,6 +116,7 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
     ...tokenRoutes(service, limits),
     ...ollamaRoutes(service, limits),
     ...generateRoutes(service, limits),
+    ...conversationRoutes({ ...limits, conversations, newId }),
     ...responseRoutes(service, responses, limits),
     ...socketRoutes(service, responses, {
       upgrade: options.upgradeWebSocket,

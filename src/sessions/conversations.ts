@@ -52,7 +52,7 @@ export interface PageOptions {
 
 /** A stretch of the items. */
 export interface Page<Item> {
-  items: readonly Item[];
+  items: Item[];
   /** Whether there are items behind it. */
   hasMore: boolean;
 }
