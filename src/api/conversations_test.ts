@@ -11,6 +11,7 @@ import { Conversations, MAX_CONVERSATION_ITEMS } from "../sessions/conversations
 import { MemoryStore } from "../sessions/memory_store.ts";
 import { type AppOptions, createApp } from "./app.ts";
 import { ANYBODY } from "./caller.ts";
+import { KeyRing, newKey, parseKeys } from "./keys.ts";
 import { done, events, plainTemplate, postRequest, testApp } from "./test_support.ts";
 
 const BASE = "/v1/conversations";
@@ -86,6 +87,32 @@ Deno.test("what is not there is 404 in the envelope, whatever is asked of it", a
     const error = { message, type: "invalid_request_error", param: null, code: "not_found" };
     assert.deepEqual(await ask(path, value, init), { status: 404, body: { error } });
   }
+});
+
+Deno.test("another key sees what it would see if the conversation had never been", async () => {
+  const made = await Promise.all(["alice", "bob"].map((name) => newKey({ name })));
+  const keys = new KeyRing(parseKeys(made.map(({ line }) => line).join("\n")));
+  const { ask } = counting({ keys });
+  const [alice, bob] = made.map(({ key }) => ({ authorization: `Bearer ${key}` }));
+  const { id } = (await ask("", { items: [hi] }, { headers: alice })).body;
+  const asks: [string, unknown?, string?][] = [
+    ["", undefined],
+    ["", { metadata: {} }],
+    ["", undefined, "DELETE"],
+    ["/items", undefined],
+    ["/items", { items: [hi] }],
+    ["/items/msg_1", undefined],
+    ["/items/msg_1", undefined, "DELETE"],
+  ];
+  for (const [path, value, method] of asks) {
+    const [foreign, unknown] = await Promise.all([id, "conv_0"].map((id) => {
+      return ask(`/${id}${path}`, value, { headers: bob, ...(method ? { method } : {}) });
+    }));
+    const inOtherWords = JSON.stringify(foreign).replaceAll(id, "conv_0");
+    assert.deepEqual([foreign!.status, inOtherWords], [404, JSON.stringify(unknown)]);
+  }
+  assert.equal((await ask(`/${id}/items`, undefined, { headers: alice })).body.data.length, 1);
+  assert.equal((await ask(`/${id}`)).status, 401);
 });
 
 Deno.test("what breaks the protocol is refused in the envelope", async () => {
