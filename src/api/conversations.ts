@@ -21,7 +21,7 @@ import {
   wirePage,
 } from "../protocol/mod.ts";
 import type { Conversations } from "../sessions/conversations.ts";
-import { readJson } from "./body.ts";
+import { readJson, readOptionalJson } from "./body.ts";
 import type { ApiEnv, Route } from "./route.ts";
 
 /** What these handlers need. */
@@ -80,15 +80,10 @@ function identify(items: readonly ItemBody[], newId: () => string): Item[] {
 
 function createConversation({ conversations, newId, maxBodyBytes }: ConversationOptions): Handler<ApiEnv> {
   return async function handleCreateConversation(c) {
-    const value = isEmpty(c) ? {} : await readJson(c, maxBodyBytes);
-    const { metadata, items } = parseNewConversation(value);
+    // OpenAI's client sends nothing for a conversation without anything.
+    const { metadata, items } = parseNewConversation(await readOptionalJson(c, maxBodyBytes));
     return c.json(wireConversation(await conversations.create(c.get("caller").id, metadata, identify(items, newId))));
   };
-}
-
-/** OpenAI's clients send nothing at all for a conversation without anything. */
-function isEmpty({ req }: Context): boolean {
-  return req.raw.body === null || req.header("content-length") === "0";
 }
 
 function getConversation({ conversations }: ConversationOptions): Handler<ApiEnv> {
