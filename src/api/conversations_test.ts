@@ -91,11 +91,12 @@ Deno.test("what is not there is 404 in the envelope, whatever is asked of it", a
     ["/conv_x/items/msg_x", undefined, {}, conversation],
     [`/${id}/items/msg_x`, undefined, {}, item],
     [`/${id}/items/msg_x`, undefined, { method: "DELETE" }, item],
-    [`/${id}/items?after=msg_x`, undefined, {}, item],
+    [`/${id}/items?after=msg_x`, undefined, {}, 'after: expected the id of an item here, got "msg_x"'],
     ["/%F0%9F%A6%99%00", undefined, {}, 'conversation: expected one that is kept, got "🦙\\u0000"'],
   ];
   for (const [path, value, init, message] of asks) {
-    const error = { message, type: "invalid_request_error", param: null, code: "not_found" };
+    const param = message.startsWith("after") ? "after" : null;
+    const error = { message, type: "invalid_request_error", param, code: "not_found" };
     assert.deepEqual(await ask(path, value, init), { status: 404, body: { error } });
   }
 });

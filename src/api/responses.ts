@@ -16,13 +16,13 @@ import type { ChatMessage } from "../chat/message.ts";
 import type { DoneEvent } from "../engine/engine.ts";
 import {
   check,
-  MAX_ID_LENGTH,
+  integerText,
+  parsePageQuery,
   parseResponseRequest,
   responseDeleted,
   type ResponseFailure,
   type ResponseRequest,
   responseSchema,
-  text,
   wanted,
   wirePage,
   type WireResponse,
@@ -40,8 +40,6 @@ import { renamed, type ReplyRequest, type Service } from "./service.ts";
 import { pulledStream, SSE_FILLER, SSE_HEADERS, sseEvent } from "./stream.ts";
 import { within } from "./timing.ts";
 
-/** Most items of a page. */
-export const MAX_PAGE = 100;
 /** What comes of a request that only hands in. */
 const NOTHING: DoneEvent = {
   type: "done",
@@ -49,23 +47,9 @@ const NOTHING: DoneEvent = {
   usage: { promptTokens: 0, completionTokens: 0 },
   timings: { queueMs: 0, prefillMs: 0, decodeMs: 0 },
 };
-/** Items of a page when nobody says. */
-const DEFAULT_PAGE = 20;
-
-/** A number in a query. */
-function number(min: number, max: number): z.ZodType<number, string> {
-  const range = wanted(`an integer from ${min} to ${max}`);
-  return z.string().regex(/^\d{1,16}$/, range).transform(Number).refine((given) => given >= min && given <= max, range);
-}
-
-const pageSchema = z.object({
-  after: text(1, MAX_ID_LENGTH).optional(),
-  limit: number(1, MAX_PAGE).default(DEFAULT_PAGE),
-  order: z.enum(["asc", "desc"], wanted('"asc" or "desc"')).default("desc"),
-});
 const watchSchema = z.object({
   stream: z.enum(["true", "false"], wanted("true or false")).optional(),
-  starting_after: number(0, Number.MAX_SAFE_INTEGER).optional(),
+  starting_after: integerText(0, Number.MAX_SAFE_INTEGER).optional(),
 });
 
 /** The endpoints. */
@@ -220,7 +204,7 @@ function cancelResponse(responses: Responses): Handler<ApiEnv> {
 
 function listInput(responses: Responses): Handler<ApiEnv> {
   return async function handleListInput(c) {
-    const page = check(pageSchema, c.req.query());
+    const page = parsePageQuery(c.req.query());
     const { items, hasMore } = await responses.inputItems(c.get("caller").id, c.req.param("id")!, page);
     return c.json(wirePage(items, hasMore));
   };

@@ -118,23 +118,3 @@ export function responseUsage(inputTokens: number, outputTokens: number): Respon
 export function responseDeleted(id: string): { id: string; object: "response"; deleted: true } {
   return { id, object: "response", deleted: true };
 }
-
-/** A page of a list. */
-export interface WirePage<T> {
-  object: "list";
-  data: T[];
-  first_id: string | null;
-  last_id: string | null;
-  has_more: boolean;
-}
-
-/** A page of things that have ids. */
-export function wirePage<T extends { id: string }>(data: T[], hasMore: boolean): WirePage<T> {
-  return {
-    object: "list",
-    data,
-    first_id: data[0]?.id ?? null,
-    last_id: data.at(-1)?.id ?? null,
-    has_more: hasMore,
-  };
-}

@@ -27,6 +27,7 @@ import {
   type WireResponse,
 } from "../protocol/mod.ts";
 import type { Conversations } from "./conversations.ts";
+import { type Page, pageOf, type PageOptions } from "./page.ts";
 import { SessionError } from "./error.ts";
 import { toMessages } from "./items.ts";
 import { ResponseRun } from "./response_run.ts";
@@ -89,14 +90,6 @@ export interface CreateOptions extends Whose {
   failure: (error: unknown) => ResponseFailure;
   /** The lane that its events name. */
   streamId?: string;
-}
-
-/** Which items are listed. */
-export interface PageOptions {
-  /** Begin behind the item with this id. */
-  after?: string;
-  limit: number;
-  order: "asc" | "desc";
 }
 
 /** What a response begins with. */
@@ -200,12 +193,8 @@ export class Responses {
   }
 
   /** A page of the items that were handed in for a response, and whether there are more. Throws `not_found`. */
-  async inputItems(caller: string, id: string, page: PageOptions): Promise<{ items: Item[]; hasMore: boolean }> {
-    const { input } = await this.#load(caller, id);
-    const all = page.order === "asc" ? input : input.toReversed();
-    const from = page.after === undefined ? 0 : all.findIndex(({ id }) => id === page.after) + 1;
-    if (from === 0 && page.after !== undefined) throw notFound("after", "an item");
-    return { items: all.slice(from, from + page.limit), hasMore: from + page.limit < all.length };
+  async inputItems(caller: string, id: string, page: PageOptions): Promise<Page<Item>> {
+    return pageOf((await this.#load(caller, id)).input, page);
   }
 
   /** A response whose events can still be read. Throws `not_found`, or `gone` when its events are no longer kept. */
