@@ -5,14 +5,13 @@
  */
 
 import assert from "node:assert/strict";
-import OpenAI, { APIError, BadRequestError, NotFoundError } from "openai";
-import { FakeEngine } from "../engine/fake.ts";
+import OpenAI, { APIError, BadRequestError, ConflictError, NotFoundError } from "openai";
 import { Conversations, MAX_CONVERSATION_ITEMS } from "../sessions/conversations.ts";
 import { MemoryStore } from "../sessions/memory_store.ts";
 import { type AppOptions, createApp } from "./app.ts";
 import { ANYBODY } from "./caller.ts";
 import { KeyRing, newKey, parseKeys } from "./keys.ts";
-import { done, events, plainTemplate, postRequest, testApp } from "./test_support.ts";
+import { done, events, plainTemplate, postRequest, said, ScriptedEngine, testApp } from "./test_support.ts";
 
 const BASE = "/v1/conversations";
 const hi = { role: "user", content: "hi" } as const;
@@ -168,8 +167,11 @@ Deno.test("limits: bodies, items of a conversation, room in the store", async ()
 });
 
 /** The application behind a listener, and OpenAI's client in front of it. */
-async function withClient(body: (client: OpenAI) => Promise<void>): Promise<void> {
-  await using engine = new FakeEngine();
+async function withClient(
+  body: (client: OpenAI) => Promise<void>,
+  script = events(said("said"), done()),
+): Promise<void> {
+  await using engine = new ScriptedEngine(script);
   const app = createApp({ engine, template: plainTemplate, modelId: "fake" });
   const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
   const baseURL = `http://127.0.0.1:${server.addr.port}/v1`;
@@ -220,4 +222,29 @@ Deno.test("OpenAI's client: items, page by page", async () => {
     const missing = conversations.items.retrieve(first, { conversation_id: id });
     await assert.rejects(missing, (error) => error instanceof APIError && error.status === 404);
   });
+});
+
+Deno.test("OpenAI's client: of two responses at once in one conversation one is refused, and it goes on", async () => {
+  let begun = 0;
+  const both = Promise.withResolvers<void>();
+  async function* whenBothBegan() {
+    if (++begun === 2) both.resolve();
+    await both.promise;
+    yield* [said("said"), done()];
+  }
+  await withClient(async ({ conversations, responses }) => {
+    const conversation = (await conversations.create()).id;
+    const say = (input: string) => responses.create({ model: "fake", conversation, input });
+    const [one, two] = await Promise.allSettled([say("one"), say("two")]);
+    const [won, lost] = one!.status === "fulfilled" ? [one!, two!] : [two!, one!];
+    assert.equal(won.status, "fulfilled");
+    assert(lost.status === "rejected" && lost.reason instanceof ConflictError);
+    assert.equal(lost.reason.code, "conversation_conflict");
+    await say("three");
+    const items = await Array.fromAsync(conversations.items.list(conversation, { order: "asc" }));
+    const texts = items.map((item) =>
+      item.type === "message" && item.content[0]!.type === "input_text" && item.content[0]!.text
+    );
+    assert.deepEqual(texts, [won === one ? "one" : "two", false, "three", false]);
+  }, whenBothBegan);
 });

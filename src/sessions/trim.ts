@@ -1,6 +1,7 @@
 /**
  * A conversation that is too long for the context, without its oldest turns. A turn begins with a message of the user and
- * goes as a whole; system messages stay, and so does the last turn, however long.
+ * goes as a whole; a call stays with its result, so what is said between the two belongs to the same turn. System messages
+ * stay, and so does the last turn, however long.
  *
  * @module
  */
@@ -27,7 +28,7 @@ export async function trimmed(
 ): Promise<readonly ChatMessage[]> {
   const room = contextLength - Math.min(maxTokens, Math.floor(contextLength / 2));
   if (await count(messages) <= room) return messages;
-  const starts = messages.flatMap(({ role }, index) => role === "user" ? [index] : []);
+  const starts = startsOf(messages);
   const without = (turns: number) =>
     messages.filter(({ role }, index) => role === "system" || index >= (starts[turns] ?? messages.length));
   let [fewest, most] = [1, starts.length - 1];
@@ -37,4 +38,16 @@ export async function trimmed(
     else fewest = turns + 1;
   }
   return most < 1 ? messages : without(most);
+}
+
+/** Where turns begin. */
+function startsOf(messages: readonly ChatMessage[]): number[] {
+  const results = new Map(messages.map(({ toolCallId }, index) => [toolCallId, index]));
+  const starts: number[] = [];
+  let openUntil = 0;
+  for (const [index, { role, toolCalls = [] }] of messages.entries()) {
+    if (role === "user" && index >= openUntil) starts.push(index);
+    openUntil = Math.max(openUntil, ...toolCalls.map(({ id }) => results.get(id) ?? 0));
+  }
+  return starts;
 }

@@ -39,3 +39,17 @@ Deno.test("without an older turn nothing can go", async () => {
   assert.deepEqual(await trimTo(2, [assistant("A")]), [assistant("A")]);
   assert.deepEqual(await trimTo(4, [assistant("0"), a, assistant("A"), b, c]), [b, c]);
 });
+
+Deno.test("a call stays with its result, whoever speaks in between", async () => {
+  const calls = (...ids: string[]): ChatMessage => {
+    return { ...assistant("calls"), toolCalls: ids.map((id) => ({ id, name: "f", arguments: "{}" })) };
+  };
+  const result = (id: string): ChatMessage => ({ ...tool, toolCallId: id });
+  const apart = [a, calls("1", "2"), result("1"), b, result("2"), assistant("B"), c];
+  assert.deepEqual(await trimTo(7, apart), [c]);
+  const last = [a, assistant("A"), b, calls("1"), c, result("1")];
+  assert.deepEqual(await trimTo(2, last), [b, calls("1"), c, result("1")]);
+  const unanswered = [a, calls("1"), b, assistant("B"), c];
+  assert.deepEqual(await trimTo(4, unanswered), [b, assistant("B"), c]);
+  assert.deepEqual(await trimTo(4, [system, ...apart]), [system, c]);
+});
