@@ -63,6 +63,24 @@ def models(client):
     assert client.models.retrieve("fake").id == "fake"
 
 
+def conversations(client):
+    items = [{"role": "user", "content": str(number)} for number in range(5)]
+    made = client.conversations.create(items=items[:2], metadata={"a": "b"})
+    added = client.conversations.items.create(made.id, items=items[2:])
+    assert [item.content[0].text for item in added.data] == ["2", "3", "4"], added
+    listed = client.conversations.items.list(made.id, order="asc", limit=2)
+    assert [item.content[0].text for item in listed] == ["0", "1", "2", "3", "4"]
+    client.conversations.items.delete(added.first_id, conversation_id=made.id)
+    assert client.conversations.update(made.id, metadata={}).metadata == {}
+    assert client.conversations.delete(made.id).deleted
+    try:
+        client.conversations.retrieve(made.id)
+    except openai.NotFoundError as error:
+        assert error.code == "not_found", error
+    else:
+        raise AssertionError("expected NotFoundError")
+
+
 def refusals(client):
     for stream in (False, True):
         refused = {
@@ -86,7 +104,7 @@ def leaving(client):
     stream.close()
 
 
-CHECKS = [chat_whole, chat_streamed, chat_helper, chat_async, completions, models, refusals, leaving]
+CHECKS = [chat_whole, chat_streamed, chat_helper, chat_async, completions, models, conversations, refusals, leaving]
 
 
 def main():

@@ -15,14 +15,17 @@ import { matchedRoutes } from "hono/route";
 import type { UpgradeWebSocket } from "hono/ws";
 import type { ChatTemplate } from "../chat/template.ts";
 import type { Engine } from "../engine/engine.ts";
-import { wireModel, wireModelList } from "../protocol/mod.ts";
+import { type Item, wireModel, wireModelList } from "../protocol/mod.ts";
+import { Conversations } from "../sessions/conversations.ts";
 import { MemoryStore } from "../sessions/memory_store.ts";
+import { Responses } from "../sessions/responses.ts";
 import type { Store } from "../sessions/store.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
 import { anthropicRequestId, anthropicRoutes } from "./anthropic.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
 import { STRANGER } from "./caller.ts";
 import { chatRoutes } from "./completions.ts";
+import { conversationRoutes } from "./conversations.ts";
 import { type ApiEnv, mount, openApiDocument, type Route } from "./route.ts";
 import { docsRoutes } from "./docs.ts";
 import { errorBody } from "./dialects.ts";
@@ -32,12 +35,14 @@ import { guard, type GuardOptions } from "./guard.ts";
 import type { KeyRing } from "./keys.ts";
 import { type Log, logFailures } from "./log.ts";
 import { ollamaRoutes } from "./ollama.ts";
-import { type Observer, originOf } from "./observe.ts";
+import type { Observer } from "./observe.ts";
 import { recognise } from "./recognise.ts";
+import { responseRoutes } from "./responses.ts";
 import { Service, stopping } from "./service.ts";
 import { completionRoutes } from "./text_completions.ts";
 import { tokenRoutes } from "./tokens.ts";
-import { SOCKET_LIMITS, socketEvents, type SocketLimits } from "./ws.ts";
+import type { Authenticate, SocketLimits } from "./socket_session.ts";
+import { socketRoutes } from "./ws.ts";
 
 /** Default of `AppOptions.startAfterMs`: the engine answers between two pieces of work, so well below a second. */
 export const START_AFTER_MS = 2000;
@@ -99,6 +104,9 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
   const app = new OpenAPIHono<ApiEnv>();
   app.onError((error, c) => sendError(c, service, error));
   app.notFound((c) => sendError(c, service, notFound(c)));
+  const { clock, newId, modelId, store } = service;
+  const conversations = new Conversations<Item>(store, { clock, newId });
+  const responses = new Responses({ store, conversations, modelId, newId, clock });
   const routes: Route[] = [
     ...docsRoutes(() => openApiDocument(app)),
     ...statusRoutes(service),
@@ -108,7 +116,13 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
     ...tokenRoutes(service, limits),
     ...ollamaRoutes(service, limits),
     ...generateRoutes(service, limits),
-    ...socketRoutes(service, options),
+    ...conversationRoutes({ ...limits, conversations, newId }),
+    ...responseRoutes(service, responses, limits),
+    ...socketRoutes(service, responses, {
+      upgrade: options.upgradeWebSocket,
+      authenticate: keyCheck({ keys: service.keys, serves: (model) => service.serves(model) }),
+      limits: options.socketLimits,
+    }),
     ...options.routes ?? [],
   ];
   const { keys, observers } = options;
@@ -132,27 +146,17 @@ function serviceOf(options: AppOptions): Service {
   });
 }
 
+/** Whose key it is, if it is one for the served model. */
+function keyCheck({ keys, serves }: Pick<Service, "keys" | "serves">): Authenticate | undefined {
+  return keys && (async (key) => {
+    const caller = await keys.authenticate(key);
+    return caller?.models?.some(serves) === false ? undefined : caller;
+  });
+}
+
 /** 128 random bits in hexadecimal. */
 function randomId(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-function socketRoutes(service: Service, options: AppOptions): Route[] {
-  const { upgradeWebSocket: upgrade, socketLimits = SOCKET_LIMITS } = options;
-  if (!upgrade) return [];
-  const upgraded = upgrade((c) => socketEvents(service, originOf(c), socketLimits));
-  const handler: Handler<ApiEnv> = async (c, next) =>
-    await upgraded(c, next) ?? refuse(
-      new ApiError(426, {
-        code: "upgrade_required",
-        message: "/v1/responses: expected a WebSocket upgrade, got a plain request",
-      }, { headers: { upgrade: "websocket" } }),
-    );
-  return [{ method: "get", path: "/v1/responses", summary: "Responses over a WebSocket", handler }];
-}
-
-function refuse(error: ApiError): never {
-  throw error;
 }
 
 /** One entry for each request, when its head is ready: a stream may go on long after that. */

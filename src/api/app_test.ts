@@ -75,7 +75,7 @@ Deno.test("unknown paths and methods are refused in the envelope", async () => {
     await checkError(response, 405, "method_not_allowed", /expected POST, got GET$/);
   }
   // Without a way to upgrade there is no socket.
-  await checkError(await app.request("/v1/responses"), 404, "not_found", /responses/);
+  await checkError(await app.request("/v1/responses"), 405, "method_not_allowed", /expected POST, got GET$/);
 });
 
 Deno.test("x-request-id is made or, when it is harmless, taken over, on errors as well", async () => {

@@ -16,15 +16,25 @@ export const MAX_BODY_BYTES = 4 * 1024 * 1024;
 
 /** The JSON value of a request's body of at most `maxBytes`. */
 export async function readJson({ req }: Context, maxBytes: number): Promise<unknown> {
-  const type = req.header("content-type") ?? "";
-  if (!/^application\/json\s*(;|$)/i.test(type)) {
-    throw new ApiError(415, {
-      code: "unsupported_media_type",
-      message: `content-type: expected application/json, got ${type ? JSON.stringify(type.slice(0, 80)) : "nothing"}`,
-    });
-  }
+  requireJson(req.header("content-type"));
   if (Number(req.header("content-length") ?? 0) > maxBytes) throw tooLarge(maxBytes);
   return parseJson(await readText(req.raw.body, maxBytes));
+}
+
+/** The same where a request may also bring no body at all, nor a word on its type: that stands for an empty object. */
+export async function readOptionalJson(c: Context, maxBytes: number): Promise<unknown> {
+  if (c.req.header("content-type") !== undefined) return await readJson(c, maxBytes);
+  // Whether there is a body, no header says for sure: HTTP/2 needs none.
+  if (await readText(c.req.raw.body, maxBytes) !== "") requireJson(undefined);
+  return {};
+}
+
+function requireJson(type: string | undefined): void {
+  if (type !== undefined && /^application\/json\s*(;|$)/i.test(type)) return;
+  throw new ApiError(415, {
+    code: "unsupported_media_type",
+    message: `content-type: expected application/json, got ${type ? JSON.stringify(type.slice(0, 80)) : "nothing"}`,
+  });
 }
 
 /** Nothing obliges a body to have a declared length, so bytes are counted as they come. */

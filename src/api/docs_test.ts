@@ -28,7 +28,7 @@ Deno.test("openapi.json: each operation has a summary and a name of its own, its
     assert.match(summary, /^[A-Z].*[^.]$/, place);
     const inPath = [...place.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
     assert.deepEqual(parameters.filter((each) => each.in === "path").map(({ name }) => name), inPath, place);
-    if (!place.startsWith("post ")) continue;
+    if (!place.startsWith("post ") || place.endsWith("/cancel")) continue;
     const { type, properties } = requestBody!.content["application/json"].schema;
     assert.deepEqual([type, Object.keys(properties).length > 0], ["object", true], place);
   }

@@ -9,7 +9,7 @@ import { Ollama } from "ollama";
 import OpenAI, { APIError, BadRequestError, NotFoundError } from "openai";
 import { type Served, serveFake, until } from "../../tests/served.ts";
 import type { FakeOptions } from "../engine/fake.ts";
-import type { ServerEvent } from "../protocol/mod.ts";
+import type { ResponseEvent, SocketErrorEvent } from "../protocol/mod.ts";
 import type { AppOptions } from "./app.ts";
 
 interface WithClient extends Served {
@@ -379,6 +379,8 @@ Deno.test("Ollama's client: refusals arrive as its own errors, a failure inside 
   }, /^Error: generating: the engine was closed$/);
 });
 
+type ServerEvent = ResponseEvent | SocketErrorEvent;
+
 /** A client's end of a socket. */
 class Client implements Disposable {
   readonly events: ServerEvent[] = [];
@@ -414,7 +416,7 @@ Deno.test("WebSocket: a response, after a frame that was refused", async () => {
   await client.send(create);
   const last = await client.ended();
   assert(last.type === "response.completed");
-  assert.equal(last.response.output[0]!.content[0]!.text, "one two");
+  assert.partialDeepStrictEqual(last.response.output, [{ content: [{ text: "one two" }] }]);
   assert.equal(client.events[0]!.type, "error");
 });
 
@@ -441,9 +443,6 @@ Deno.test("WebSocket: a page of another site and a plain request are refused", a
   const plain = await fetch(url);
   assert.deepEqual([plain.status, plain.headers.get("upgrade")], [426, "websocket"]);
   assert.equal((await plain.json()).error.code, "upgrade_required");
-  const posted = await fetch(url, { method: "POST" });
-  assert.equal(posted.status, 405);
-  await posted.body?.cancel();
   // fetch may not set these headers, so the request is written out.
   const handshake = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"];
   handshake.push("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Origin: https://evil.test");

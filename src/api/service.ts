@@ -264,7 +264,12 @@ function seeded<W extends Wishes>(wishes: W, index: number): W {
 
 /** A refusal of one of `params` as one of `prompt`, which a completion has where a chat has messages. */
 function ofPrompt(error: unknown, ...params: (string | null)[]): unknown {
+  return renamed(error, params, "prompt");
+}
+
+/** A refusal of one of `params` under the name that an endpoint has for it. */
+export function renamed(error: unknown, params: readonly (string | null)[], name: string): unknown {
   const { status, wire, headers } = toApiError(error);
   if (status !== 400 || !params.includes(wire.param)) return error;
-  return new ApiError(status, { ...wire, code: wire.code!, param: "prompt" }, { cause: error, headers });
+  return new ApiError(status, { ...wire, code: wire.code!, param: name }, { cause: error, headers });
 }

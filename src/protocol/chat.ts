@@ -76,7 +76,12 @@ export const variablesField = z.record(z.string(), z.unknown(), variables).refin
   (given) => Object.keys(given).length <= MAX_VARIABLES && nestedAtMost(given, MAX_VARIABLE_DEPTH),
   variables,
 ).nullish();
+
+/** How hard a model may be told to think. */
 const efforts = ["none", "minimal", "low", "medium", "high", "xhigh"] as const;
+
+/** Zod field of how hard to think. */
+export const effortField = z.enum(efforts, wanted(`one of ${efforts.join(", ")}`)).nullish();
 
 /** What the request must be. */
 export const chatSchema = z.object({
@@ -93,7 +98,7 @@ export const chatSchema = z.object({
   tools: toolsField,
   tool_choice: toolChoiceField,
   parallel_tool_calls: flag,
-  reasoning_effort: z.enum(efforts, wanted(`one of ${efforts.join(", ")}`)).nullish(),
+  reasoning_effort: effortField,
   reasoning_format: z.enum(["none", "auto", "deepseek"], wanted('"none", "auto" or "deepseek"')).nullish(),
   chat_template_kwargs: variablesField,
   stream: flag,
