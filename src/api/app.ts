@@ -30,6 +30,7 @@ import { ApiError } from "./errors.ts";
 import { generateRoutes } from "./generate.ts";
 import { guard, type GuardOptions } from "./guard.ts";
 import type { KeyRing } from "./keys.ts";
+import type { RequestLimits } from "./limits.ts";
 import { type Log, logFailures } from "./log.ts";
 import { ollamaRoutes } from "./ollama.ts";
 import { type Observer, originOf } from "./observe.ts";
@@ -87,6 +88,8 @@ export interface AppOptions extends GuardOptions {
   closing?: AbortSignal;
   /** Who may use the server; missing: everybody. */
   keys?: KeyRing;
+  /** What every request may take. */
+  requestLimits?: RequestLimits;
   /** Limits of each WebSocket. */
   socketLimits?: SocketLimits;
 }
@@ -174,10 +177,11 @@ function routeOf(c: Context): string {
   return matchedRoutes(c).findLast(({ path }) => !path.endsWith("*"))?.path ?? "unknown";
 }
 
-/** A server that stops takes on nothing new, and says so before a request costs anything. */
-function admit({ closing }: Service) {
+/** A server that stops takes on nothing new, and one key no more than its share: said before a request costs anything. */
+function admit({ closing, limits }: Service) {
   return createMiddleware<ApiEnv>(async (c, next) => {
     if (closing.aborted && !OPEN_WHILE_CLOSING.includes(c.req.path)) throw stopping();
+    for (const [name, value] of Object.entries(limits.request(c.get("caller")))) c.header(name, value);
     await next();
   });
 }

@@ -9,6 +9,7 @@
 import type { ChatMessage } from "../chat/message.ts";
 import { renderChat } from "../chat/plain_tools.ts";
 import type { ChatTemplate, RenderOptions } from "../chat/template.ts";
+import { CappedEngine } from "../engine/capped.ts";
 import type { Engine, GenerateEvent } from "../engine/engine.ts";
 import { DEFAULT_MAX_TOKENS, type WirePrompt, type WireSampling } from "../protocol/mod.ts";
 import { runCompletion } from "../sessions/completion.ts";
@@ -17,6 +18,7 @@ import type { Store } from "../sessions/store.ts";
 import { runTurn, type TurnDefaults, type TurnEvent, type TurnOptions } from "../sessions/turn.ts";
 import { ApiError, RETRY_AFTER_S, toApiError } from "./errors.ts";
 import type { KeyRing } from "./keys.ts";
+import { Limits, type RequestLimits } from "./limits.ts";
 import { failure, type Log, replyLog } from "./log.ts";
 import { merged } from "./merge.ts";
 import { observed, type Observer, type Origin } from "./observe.ts";
@@ -44,6 +46,8 @@ export interface ServiceOptions {
   closing?: AbortSignal;
   /** Who may use the server; missing: everybody. */
   keys?: KeyRing;
+  /** What every request may take. */
+  requestLimits?: RequestLimits;
 }
 
 /** What every reply needs of a checked request. */
@@ -101,10 +105,14 @@ export class Service {
   readonly closing: AbortSignal;
   /** For those who come to show their key late, on a socket. */
   readonly keys: KeyRing | undefined;
+  readonly limits: Limits;
 
   /** A service of these parts. */
   constructor(options: ServiceOptions) {
-    this.engine = options.engine;
+    const { engine, requestLimits } = options;
+    const { maxTokens } = requestLimits ?? {};
+    this.engine = maxTokens === undefined ? engine : new CappedEngine(engine, maxTokens);
+    this.limits = new Limits(options.clock, requestLimits);
     this.modelId = options.modelId;
     this.newId = options.newId;
     this.clock = options.clock;
@@ -142,11 +150,17 @@ export class Service {
   reply(origin: Origin, request: ReplyRequest, signal: AbortSignal): AsyncGenerator<TurnEvent> {
     const { template = this.#template, reasoning = false, ...wishes } = request;
     const served = { engine: this.engine, template, defaults: this.#defaults };
-    return this.#observed(origin, runTurn({ ...wishes, ...served, reasoning, signal }));
+    const begin = (signal: AbortSignal) => runTurn({ ...wishes, ...served, reasoning, signal });
+    return this.#bounded(origin, { maxTokens: wishes.maxTokens, signal }, begin);
   }
 
-  #observed<E extends TurnEvent>(origin: Origin, events: AsyncIterable<E>): AsyncGenerator<E> {
-    return observed(events, origin, this.#observers);
+  /** The events of a reply within the limits of its caller, seen by observers. */
+  #bounded<E extends TurnEvent>(
+    origin: Origin,
+    asked: { maxTokens: number | undefined; signal: AbortSignal },
+    begin: (signal: AbortSignal) => AsyncIterable<E>,
+  ): AsyncGenerator<E> {
+    return observed(this.limits.bounded(origin, asked, begin), origin, this.#observers);
   }
 
   /** Prompts as the engine takes them. */
@@ -186,7 +200,9 @@ export class Service {
     signal: AbortSignal,
   ): AsyncGenerator<GenerateEvent> {
     const served = { engine: this.engine, defaults: this.#defaults, fallbackMaxTokens: DEFAULT_MAX_TOKENS };
-    return this.#observed(origin, runCompletion({ ...served, prompt, promptIds, sampling, maxTokens, stop, signal }));
+    const asked = { prompt, promptIds, sampling, maxTokens, stop };
+    const begin = (signal: AbortSignal) => runCompletion({ ...served, ...asked, signal });
+    return this.#bounded(origin, { maxTokens, signal }, begin);
   }
 
   /** The prompt that messages become, in one piece. */

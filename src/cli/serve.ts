@@ -9,7 +9,7 @@ import { delay } from "@std/async/delay";
 import type { KeyRing } from "../api/keys.ts";
 import type { LogEntry } from "../api/log.ts";
 import type { Engine } from "../engine/engine.ts";
-import { replyDefaults } from "./defaults.ts";
+import { replyDefaults, requestLimits } from "./defaults.ts";
 import type { Deps, Handler } from "./deps.ts";
 import type { FlagValues, Parsed } from "./flags.ts";
 import { KEY_VARIABLE, keyRing, reloadKeys } from "./keys.ts";
@@ -30,7 +30,7 @@ const POLL_MS = 50;
 export async function serve(deps: Deps, { values }: Parsed): Promise<number> {
   const keys = await keyRing(deps.terminal, values);
   const address = await addressOf(values, keys !== undefined);
-  const access = { keys, ...allowed(values, address) };
+  const access = { keys, requestLimits: requestLimits(values), ...allowed(values, address) };
   tryAddress(address);
   const wanted = await wantedTemplate(values);
   await using store = await openStore(deps, values);

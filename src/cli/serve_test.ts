@@ -48,6 +48,20 @@ Deno.test("flags for sampling and length are what requests leave open", async ()
   });
 });
 
+Deno.test("flags for limits reach the application", async () => {
+  const parts: HandlerParts[] = [];
+  const on = stage({}, {
+    createHandler: (given) => {
+      parts.push(given);
+      return () => new Response();
+    },
+  });
+  const { running } = await start(on, "--limit-tokens", "9", "--limit-choices", "2", "--request-timeout", "1.5");
+  on.terminal.signal("SIGINT");
+  await running;
+  assertEquals(parts[0]?.requestLimits, { maxTokens: 9, maxChoices: 2, timeoutMs: 1500 });
+});
+
 Deno.test("a running reply may end after the signal", async () => {
   const on = stage({ reply: "one two three four five", tokenMs: 30 }, {
     createHandler: ({ engine }) => async () => {
