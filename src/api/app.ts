@@ -20,7 +20,8 @@ import { MemoryStore } from "../sessions/memory_store.ts";
 import type { Store } from "../sessions/store.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
 import { anthropicRequestId, anthropicRoutes } from "./anthropic.ts";
-import { MAX_BODY_BYTES } from "./body.ts";
+import { BODY_TIMEOUT_MS, MAX_BODY_BYTES } from "./body.ts";
+import { pages, safeHeaders } from "./browsers.ts";
 import { STRANGER } from "./caller.ts";
 import { chatRoutes } from "./completions.ts";
 import { type ApiEnv, mount, openApiDocument, type Route } from "./route.ts";
@@ -46,6 +47,9 @@ export const START_AFTER_MS = 2000;
 export const HEAD_AFTER_MS = 50;
 /** Default of `AppOptions.keepAliveMs`: half of what the stricter proxies allow. */
 export const KEEP_ALIVE_MS = 15_000;
+
+/** Longest URL: ids and a few parameters; everything else comes in bodies. */
+export const MAX_URL_LENGTH = 8192;
 
 /** What a server that stops still says of itself. */
 const OPEN_WHILE_CLOSING = ["/healthz", "/readyz", "/metrics"];
@@ -74,6 +78,8 @@ export interface AppOptions extends GuardOptions {
   log?: Log;
   /** Largest request body in bytes. */
   maxBodyBytes?: number;
+  /** Longest time in which a request's body has to come, in milliseconds. */
+  bodyTimeoutMs?: number;
   /** Longest wait for the engine to take a request on, in milliseconds, before its status is decided. */
   startAfterMs?: number;
   /** Longest wait for a whole reply, in milliseconds, before its head is sent. */
@@ -118,7 +124,8 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
   const known = recognise({ keys, routes, serves: (model) => service.serves(model) });
   app.use(requestId());
   app.use("/v1/messages/*", anthropicRequestId);
-  app.use(accessLog(service, observers), guard(options), known, admit(service));
+  app.use(accessLog(service, observers), safeHeaders, bounds(options), guard(options));
+  app.use(pages(options.origins), known, admit(service));
   mount(app, routes);
   return app;
 }
@@ -170,6 +177,19 @@ function accessLog(service: Service, observers: readonly Observer[] = []) {
     service.log({ event: "request", requestId: c.get("requestId"), method, path, status, ms });
     for (const observer of observers) observer.request?.(method, routeOf(c), status);
   });
+}
+
+/** What a request may look like before anybody reads it. How long its head may be, the runtime says. */
+function bounds({ bodyTimeoutMs = BODY_TIMEOUT_MS }: AppOptions) {
+  return createMiddleware<ApiEnv>(async (c, next) => {
+    if (c.req.url.length > MAX_URL_LENGTH) throw longUrl();
+    c.set("bodyTimeoutMs", bodyTimeoutMs);
+    await next();
+  });
+}
+
+function longUrl(): ApiError {
+  return new ApiError(414, { code: "url_too_long", message: `URL: expected at most ${MAX_URL_LENGTH} characters` });
 }
 
 /** The row of the table that a request met. */
