@@ -51,6 +51,9 @@ export const KEEP_ALIVE_MS = 15_000;
 /** Longest URL: ids and a few parameters; everything else comes in bodies. */
 export const MAX_URL_LENGTH = 8192;
 
+/** Methods by their names; anybody may make up others, and observers must not count each. */
+const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
+
 /** What a server that stops still says of itself. */
 const OPEN_WHILE_CLOSING = ["/healthz", "/readyz", "/metrics"];
 
@@ -76,6 +79,8 @@ export interface AppOptions extends GuardOptions {
   store?: Store;
   /** Takes what an operator may want to know. Default: failures on standard error. */
   log?: Log;
+  /** Whether prompts and replies are logged. */
+  logPrompts?: boolean;
   /** Largest request body in bytes. */
   maxBodyBytes?: number;
   /** Longest time in which a request's body has to come, in milliseconds. */
@@ -165,17 +170,18 @@ function refuse(error: ApiError): never {
   throw error;
 }
 
-/** One entry for each request, when its head is ready: a stream may go on long after that. */
-function accessLog(service: Service, observers: readonly Observer[] = []) {
+/** Tells the log and observers of each request, and of its status when its head is ready. */
+function accessLog({ requests }: Service, observers: readonly Observer[] = []) {
   return createMiddleware<ApiEnv>(async (c, next) => {
-    const started = service.clock();
-    c.set("origin", { requestId: c.get("requestId"), caller: STRANGER });
-    await next();
     const { method, path } = c.req;
+    const origin = { requestId: c.get("requestId"), caller: STRANGER };
+    c.set("origin", origin);
+    requests.arrived(origin, method, path);
+    await next();
     const { status } = c.res;
-    const ms = service.clock() - started;
-    service.log({ event: "request", requestId: c.get("requestId"), method, path, status, ms });
-    for (const observer of observers) observer.request?.(method, routeOf(c), status);
+    requests.answered(origin, status);
+    const known = METHODS.has(method) ? method : "other";
+    for (const observer of observers) observer.request?.(known, routeOf(c), status);
   });
 }
 

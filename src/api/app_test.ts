@@ -98,7 +98,25 @@ Deno.test("every request is logged once, without its content", async () => {
   await app.request("/healthz", { headers: { "x-request-id": "a" } });
   await app.request("/nowhere?secret=1", { headers: { "x-request-id": "b" } });
   assert.deepEqual(log, [
-    { event: "request", requestId: "a", method: "GET", path: "/healthz", status: 200, ms: 0 },
-    { event: "request", requestId: "b", method: "GET", path: "/nowhere", status: 404, ms: 0 },
+    {
+      event: "request",
+      requestId: "a",
+      key: "anybody",
+      method: "GET",
+      path: "/healthz",
+      status: 200,
+      headMs: 0,
+      ms: 0,
+    },
+    {
+      event: "request",
+      requestId: "b",
+      key: "anybody",
+      method: "GET",
+      path: "/nowhere",
+      status: 404,
+      headMs: 0,
+      ms: 0,
+    },
   ]);
 });

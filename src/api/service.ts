@@ -19,7 +19,7 @@ import { runTurn, type TurnDefaults, type TurnEvent, type TurnOptions } from "..
 import { ApiError, RETRY_AFTER_S, toApiError } from "./errors.ts";
 import type { KeyRing } from "./keys.ts";
 import { Limits, type RequestLimits } from "./limits.ts";
-import { failure, type Log, replyLog } from "./log.ts";
+import { failure, type Log, RequestLog } from "./log.ts";
 import { merged } from "./merge.ts";
 import { observed, type Observer, type Origin } from "./observe.ts";
 
@@ -40,6 +40,8 @@ export interface ServiceOptions {
   /** Where conversations are kept. */
   store: Store;
   log: Log;
+  /** Whether prompts and replies are logged. */
+  logPrompts?: boolean;
   /** Whoever follows replies. */
   observers?: readonly Observer[];
   /** Aborted when the server stops: it then takes on nothing new. */
@@ -106,6 +108,8 @@ export class Service {
   /** For those who come to show their key late, on a socket. */
   readonly keys: KeyRing | undefined;
   readonly limits: Limits;
+  /** Follows each request until all that it asked for is over. */
+  readonly requests: RequestLog;
 
   /** A service of these parts. */
   constructor(options: ServiceOptions) {
@@ -121,7 +125,8 @@ export class Service {
     this.#template = options.template;
     this.#defaults = options.defaults;
     this.#names = new Set([options.modelId, ...options.aliases]);
-    this.#observers = [replyLog(options.log), ...options.observers ?? []];
+    this.requests = new RequestLog({ log: options.log, clock: options.clock, prompts: options.logPrompts });
+    this.#observers = [this.requests, ...options.observers ?? []];
     this.keys = options.keys;
     this.closing = options.closing ?? new AbortController().signal;
   }
@@ -150,6 +155,7 @@ export class Service {
   reply(origin: Origin, request: ReplyRequest, signal: AbortSignal): AsyncGenerator<TurnEvent> {
     const { template = this.#template, reasoning = false, ...wishes } = request;
     const served = { engine: this.engine, template, defaults: this.#defaults };
+    this.requests.asked(origin, wishes.messages);
     const begin = (signal: AbortSignal) => runTurn({ ...wishes, ...served, reasoning, signal });
     return this.#bounded(origin, { maxTokens: wishes.maxTokens, signal }, begin);
   }
@@ -201,6 +207,7 @@ export class Service {
   ): AsyncGenerator<GenerateEvent> {
     const served = { engine: this.engine, defaults: this.#defaults, fallbackMaxTokens: DEFAULT_MAX_TOKENS };
     const asked = { prompt, promptIds, sampling, maxTokens, stop };
+    this.requests.asked(origin, promptIds ?? prompt.join(""));
     const begin = (signal: AbortSignal) => runCompletion({ ...served, ...asked, signal });
     return this.#bounded(origin, { maxTokens, signal }, begin);
   }

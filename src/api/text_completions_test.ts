@@ -61,7 +61,7 @@ Deno.test("whole: one choice, with counts", async () => {
     choices: [{ index: 0, text: "Hello 🦙", logprobs: null, finish_reason: "length" }],
     usage: { prompt_tokens: 3, completion_tokens: 2, total_tokens: 5 },
   });
-  const replies = log.filter(({ event }) => event === "reply");
+  const replies = log.filter((entry) => "outcome" in entry);
   assert.deepEqual(replies.map((entry) => "outcome" in entry && entry.outcome), ["length"]);
 });
 

@@ -44,6 +44,8 @@ export interface HandlerParts {
   closing: AbortSignal;
   /** Who may use the server; missing: everybody. */
   keys: KeyRing | undefined;
+  /** Whether prompts and replies are logged. */
+  logPrompts: boolean;
   /** What every request may take. */
   requestLimits: RequestLimits;
   /** Names under which the server is reached. */

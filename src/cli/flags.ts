@@ -245,6 +245,7 @@ export const FLAGS = {
     help: "longest time for the replies to a request, with their wait; then they end with an error",
     example: "--request-timeout 300",
   },
+  "log-prompts": { type: "boolean", help: "log what is asked and replied as well", example: "--log-prompts" },
   models: {
     type: "text",
     placeholder: "NAME[,NAME]",
@@ -382,7 +383,7 @@ export interface CommandSpec {
 const MODEL = ["model", "quantize", "lora", "engine", "chat-template"] as const;
 const SAMPLING = ["temperature", "top-p", "top-k", "min-p", "repeat-penalty", "seed", "max-tokens"] as const;
 const ACCESS = ["keys", "insecure-no-key", "allow-host", "allow-origin", "tls-cert", "tls-key"] as const;
-const LIMITS = ["limit-tokens", "limit-choices", "request-timeout"] as const;
+const LIMITS = ["limit-tokens", "limit-choices", "request-timeout", "log-prompts"] as const;
 
 /** Every command. */
 export const COMMANDS = {
