@@ -22,7 +22,8 @@ import { Responses } from "../sessions/responses.ts";
 import type { Store } from "../sessions/store.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
 import { anthropicRequestId, anthropicRoutes } from "./anthropic.ts";
-import { MAX_BODY_BYTES } from "./body.ts";
+import { BODY_TIMEOUT_MS, MAX_BODY_BYTES } from "./body.ts";
+import { pages, safeHeaders } from "./browsers.ts";
 import { STRANGER } from "./caller.ts";
 import { chatRoutes } from "./completions.ts";
 import { conversationRoutes } from "./conversations.ts";
@@ -33,6 +34,7 @@ import { ApiError } from "./errors.ts";
 import { generateRoutes } from "./generate.ts";
 import { guard, type GuardOptions } from "./guard.ts";
 import type { KeyRing } from "./keys.ts";
+import type { RequestLimits } from "./limits.ts";
 import { type Log, logFailures } from "./log.ts";
 import { ollamaRoutes } from "./ollama.ts";
 import type { Observer } from "./observe.ts";
@@ -50,6 +52,12 @@ export const START_AFTER_MS = 2000;
 export const HEAD_AFTER_MS = 50;
 /** Default of `AppOptions.keepAliveMs`: half of what the stricter proxies allow. */
 export const KEEP_ALIVE_MS = 15_000;
+
+/** Longest URL: ids and a few parameters; everything else comes in bodies. */
+export const MAX_URL_LENGTH = 8192;
+
+/** Methods by their names; anybody may make up others, and observers must not count each. */
+const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
 
 /** What a server that stops still says of itself. */
 const OPEN_WHILE_CLOSING = ["/healthz", "/readyz", "/metrics"];
@@ -76,8 +84,12 @@ export interface AppOptions extends GuardOptions {
   store?: Store;
   /** Takes what an operator may want to know. Default: failures on standard error. */
   log?: Log;
+  /** Whether prompts and replies are logged. */
+  logPrompts?: boolean;
   /** Largest request body in bytes. */
   maxBodyBytes?: number;
+  /** Longest time in which a request's body has to come, in milliseconds. */
+  bodyTimeoutMs?: number;
   /** Longest wait for the engine to take a request on, in milliseconds, before its status is decided. */
   startAfterMs?: number;
   /** Longest wait for a whole reply, in milliseconds, before its head is sent. */
@@ -92,6 +104,8 @@ export interface AppOptions extends GuardOptions {
   closing?: AbortSignal;
   /** Who may use the server; missing: everybody. */
   keys?: KeyRing;
+  /** What every request may take. */
+  requestLimits?: RequestLimits;
   /** Limits of each WebSocket. */
   socketLimits?: SocketLimits;
 }
@@ -129,7 +143,8 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
   const known = recognise({ keys, routes, serves: (model) => service.serves(model) });
   app.use(requestId());
   app.use("/v1/messages/*", anthropicRequestId);
-  app.use(accessLog(service, observers), guard(options), known, admit(service));
+  app.use(accessLog(service, observers), safeHeaders, bounds(options), guard(options));
+  app.use(pages(options.origins), known, admit(service));
   mount(app, routes);
   return app;
 }
@@ -159,18 +174,32 @@ function randomId(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** One entry for each request, when its head is ready: a stream may go on long after that. */
-function accessLog(service: Service, observers: readonly Observer[] = []) {
+/** Tells the log and observers of each request, and of its status when its head is ready. */
+function accessLog({ requests }: Service, observers: readonly Observer[] = []) {
   return createMiddleware<ApiEnv>(async (c, next) => {
-    const started = service.clock();
-    c.set("origin", { requestId: c.get("requestId"), caller: STRANGER });
-    await next();
     const { method, path } = c.req;
+    const origin = { requestId: c.get("requestId"), caller: STRANGER };
+    c.set("origin", origin);
+    requests.arrived(origin, method, path);
+    await next();
     const { status } = c.res;
-    const ms = service.clock() - started;
-    service.log({ event: "request", requestId: c.get("requestId"), method, path, status, ms });
-    for (const observer of observers) observer.request?.(method, routeOf(c), status);
+    requests.answered(origin, status);
+    const known = METHODS.has(method) ? method : "other";
+    for (const observer of observers) observer.request?.(known, routeOf(c), status);
   });
+}
+
+/** What a request may look like before anybody reads it. How long its head may be, the runtime says. */
+function bounds({ bodyTimeoutMs = BODY_TIMEOUT_MS }: AppOptions) {
+  return createMiddleware<ApiEnv>(async (c, next) => {
+    if (c.req.url.length > MAX_URL_LENGTH) throw longUrl();
+    c.set("bodyTimeoutMs", bodyTimeoutMs);
+    await next();
+  });
+}
+
+function longUrl(): ApiError {
+  return new ApiError(414, { code: "url_too_long", message: `URL: expected at most ${MAX_URL_LENGTH} characters` });
 }
 
 /** The row of the table that a request met. */
@@ -178,10 +207,11 @@ function routeOf(c: Context): string {
   return matchedRoutes(c).findLast(({ path }) => !path.endsWith("*"))?.path ?? "unknown";
 }
 
-/** A server that stops takes on nothing new, and says so before a request costs anything. */
-function admit({ closing }: Service) {
+/** A server that stops takes on nothing new, and one key no more than its share: said before a request costs anything. */
+function admit({ closing, limits }: Service) {
   return createMiddleware<ApiEnv>(async (c, next) => {
     if (closing.aborted && !OPEN_WHILE_CLOSING.includes(c.req.path)) throw stopping();
+    for (const [name, value] of Object.entries(limits.request(c.get("caller")))) c.header(name, value);
     await next();
   });
 }

@@ -93,22 +93,30 @@ Deno.test("x-request-id is made or, when it is harmless, taken over, on errors a
   }
 });
 
-Deno.test("no cross-origin headers are ever sent", async () => {
-  const { app } = testApp(events(done()), { origins: ["https://chat.example"] });
-  for (const method of ["GET", "OPTIONS"]) {
-    const headers = { origin: "https://chat.example", "access-control-request-method": "POST" };
-    const response = await app.request("/v1/models", { method, headers });
-    await response.body?.cancel();
-    assert.deepEqual([...response.headers.keys()].filter((name) => name.startsWith("access-control")), []);
-  }
-});
-
 Deno.test("every request is logged once, without its content", async () => {
   const { app, log } = testApp(events(done()));
   await app.request("/healthz", { headers: { "x-request-id": "a" } });
   await app.request("/nowhere?secret=1", { headers: { "x-request-id": "b" } });
   assert.deepEqual(log, [
-    { event: "request", requestId: "a", method: "GET", path: "/healthz", status: 200, ms: 0 },
-    { event: "request", requestId: "b", method: "GET", path: "/nowhere", status: 404, ms: 0 },
+    {
+      event: "request",
+      requestId: "a",
+      key: "anybody",
+      method: "GET",
+      path: "/healthz",
+      status: 200,
+      headMs: 0,
+      ms: 0,
+    },
+    {
+      event: "request",
+      requestId: "b",
+      key: "anybody",
+      method: "GET",
+      path: "/nowhere",
+      status: 404,
+      headMs: 0,
+      ms: 0,
+    },
   ]);
 });

@@ -202,7 +202,7 @@ Deno.test("ollama: leaving cancels the engine, and silence is filled with what J
       assert.equal(engine.calls[0]!.signal.aborted, false);
       await reader.cancel();
       assert.equal(engine.calls[0]!.signal.aborted, true);
-      assert.equal(log.filter(({ event }) => event === "reply").length, 1);
+      assert.equal(log.filter((entry) => "outcome" in entry).length, 1);
     }
   }
   const { app } = testApp(async function* () {

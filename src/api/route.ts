@@ -19,7 +19,14 @@ import type { Origin } from "./observe.ts";
 
 /** Variables of a request that middleware sets. */
 export interface ApiEnv {
-  Variables: { requestId: string; caller: Caller; origin: Origin };
+  Variables: {
+    requestId: string;
+    caller: Caller;
+    /** The same two in one object, by which observers know the request. */
+    origin: Origin;
+    /** Longest time in which the body has to come. */
+    bodyTimeoutMs: number;
+  };
 }
 
 /** One endpoint. */

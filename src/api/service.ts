@@ -9,6 +9,7 @@
 import type { ChatMessage } from "../chat/message.ts";
 import { renderChat } from "../chat/plain_tools.ts";
 import type { ChatTemplate, RenderOptions } from "../chat/template.ts";
+import { CappedEngine } from "../engine/capped.ts";
 import type { Engine, GenerateEvent } from "../engine/engine.ts";
 import { DEFAULT_MAX_TOKENS, type WirePrompt, type WireSampling } from "../protocol/mod.ts";
 import { runCompletion } from "../sessions/completion.ts";
@@ -17,7 +18,8 @@ import type { Store } from "../sessions/store.ts";
 import { CALL_ID_LENGTH, runTurn, type TurnDefaults, type TurnEvent, type TurnOptions } from "../sessions/turn.ts";
 import { ApiError, RETRY_AFTER_S, toApiError } from "./errors.ts";
 import type { KeyRing } from "./keys.ts";
-import { failure, type Log, replyLog } from "./log.ts";
+import { Limits, type RequestLimits } from "./limits.ts";
+import { failure, type Log, RequestLog } from "./log.ts";
 import { merged } from "./merge.ts";
 import { observed, type Observer, type Origin } from "./observe.ts";
 
@@ -38,12 +40,16 @@ export interface ServiceOptions {
   /** Where conversations are kept. */
   store: Store;
   log: Log;
+  /** Whether prompts and replies are logged. */
+  logPrompts?: boolean;
   /** Whoever follows replies. */
   observers?: readonly Observer[];
   /** Aborted when the server stops: it then takes on nothing new. */
   closing?: AbortSignal;
   /** Who may use the server; missing: everybody. */
   keys?: KeyRing;
+  /** What every request may take. */
+  requestLimits?: RequestLimits;
 }
 
 /** What every reply needs of a checked request. */
@@ -101,10 +107,16 @@ export class Service {
   readonly closing: AbortSignal;
   /** For those who come to show their key late, on a socket. */
   readonly keys: KeyRing | undefined;
+  readonly limits: Limits;
+  /** Follows each request until all that it asked for is over. */
+  readonly requests: RequestLog;
 
   /** A service of these parts. */
   constructor(options: ServiceOptions) {
-    this.engine = options.engine;
+    const { engine, requestLimits } = options;
+    const { maxTokens } = requestLimits ?? {};
+    this.engine = maxTokens === undefined ? engine : new CappedEngine(engine, maxTokens);
+    this.limits = new Limits(options.clock, requestLimits);
     this.modelId = options.modelId;
     this.newId = options.newId;
     this.clock = options.clock;
@@ -113,7 +125,8 @@ export class Service {
     this.#template = options.template;
     this.#defaults = options.defaults;
     this.#names = new Set([options.modelId, ...options.aliases]);
-    this.#observers = [replyLog(options.log), ...options.observers ?? []];
+    this.requests = new RequestLog({ log: options.log, clock: options.clock, prompts: options.logPrompts });
+    this.#observers = [this.requests, ...options.observers ?? []];
     this.keys = options.keys;
     this.closing = options.closing ?? new AbortController().signal;
   }
@@ -143,7 +156,9 @@ export class Service {
     const { template = this.#template, reasoning = false, ...wishes } = request;
     const newCallId = () => this.newId().slice(0, CALL_ID_LENGTH);
     const served = { engine: this.engine, template, defaults: this.#defaults, newCallId };
-    return this.#observed(origin, runTurn({ ...wishes, ...served, reasoning, signal }));
+    this.requests.asked(origin, wishes.messages);
+    const begin = (signal: AbortSignal) => runTurn({ ...wishes, ...served, reasoning, signal });
+    return this.#bounded(origin, { maxTokens: wishes.maxTokens, signal }, begin);
   }
 
   /** The events of `n` replies as they come; when one fails, all end. */
@@ -155,8 +170,13 @@ export class Service {
     return choices(request.n, signal, (index, signal) => this.reply(origin, seeded(request, index), signal));
   }
 
-  #observed<E extends TurnEvent>(origin: Origin, events: AsyncIterable<E>): AsyncGenerator<E> {
-    return observed(events, origin, this.#observers);
+  /** The events of a reply within the limits of its caller, seen by observers. */
+  #bounded<E extends TurnEvent>(
+    origin: Origin,
+    asked: { maxTokens: number | undefined; signal: AbortSignal },
+    begin: (signal: AbortSignal) => AsyncIterable<E>,
+  ): AsyncGenerator<E> {
+    return observed(this.limits.bounded(origin, asked, begin), origin, this.#observers);
   }
 
   /** Prompts as the engine takes them. */
@@ -195,7 +215,9 @@ export class Service {
   ): AsyncGenerator<GenerateEvent> {
     const served = { engine: this.engine, defaults: this.#defaults, fallbackMaxTokens: DEFAULT_MAX_TOKENS };
     const asked = { prompt, promptIds, sampling, maxTokens, stop, generation, constraint };
-    return this.#observed(origin, runCompletion({ ...served, ...asked, signal }));
+    this.requests.asked(origin, promptIds ?? prompt.join(""));
+    const begin = (signal: AbortSignal) => runCompletion({ ...served, ...asked, signal });
+    return this.#bounded(origin, { maxTokens, signal }, begin);
   }
 
   /** The prompt that messages become, in one piece. */

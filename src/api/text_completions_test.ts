@@ -73,7 +73,7 @@ Deno.test("whole: one choice, with counts", async () => {
     usage: { prompt_tokens: 3, completion_tokens: 2, total_tokens: 5 },
     timings: TIMINGS,
   });
-  const replies = log.filter(({ event }) => event === "reply");
+  const replies = log.filter((entry) => "outcome" in entry);
   assert.deepEqual(replies.map((entry) => "outcome" in entry && entry.outcome), ["length"]);
 });
 
