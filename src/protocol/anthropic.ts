@@ -162,6 +162,7 @@ const ignoredFields = {
 const refusedFields = {
   container: offOnly(z.null(), "null (nothing is run)"),
   mcp_servers: offOnly(z.array(z.unknown()).max(0), "an empty list (nothing is fetched)"),
+  thread: z.null().optional(),
 };
 
 const onlyKnown = {
@@ -193,6 +194,7 @@ export const messagesSchema = z.strictObject({
 }, onlyKnown);
 
 const refusedSchema = z.looseObject(refusedFields, object);
+const threadSchema = z.looseObject({ thread: offOnly(z.null(), "null (conversations are not kept)") }, object);
 
 type PromptFields = z.infer<typeof countTokensSchema>;
 type Message = PromptFields["messages"][number];
@@ -203,7 +205,7 @@ type Message = PromptFields["messages"][number];
  * @throws {ProtocolError} naming the first field that does not fit.
  */
 export function parseMessagesRequest(value: unknown): MessagesRequest {
-  check(refusedSchema, value, "unsupported_value");
+  refuse(value);
   const fields = check(messagesSchema, value);
   return {
     ...promptOf(fields),
@@ -221,8 +223,13 @@ export function parseMessagesRequest(value: unknown): MessagesRequest {
  * @throws {ProtocolError} naming the first field that does not fit.
  */
 export function parseCountTokensRequest(value: unknown): MessagesPrompt {
-  check(refusedSchema, value, "unsupported_value");
+  refuse(value);
   return promptOf(check(countTokensSchema, value));
+}
+
+function refuse(value: unknown): void {
+  check(threadSchema, value, "thread_unsupported_request");
+  check(refusedSchema, value, "unsupported_value");
 }
 
 function promptOf(fields: PromptFields): MessagesPrompt {

@@ -48,7 +48,7 @@ Deno.test("a minimal request leaves sampling to the engine, and thinking is off"
 Deno.test("null is absence in every optional field", () => {
   const names = ["temperature", "top_p", "top_k", "min_p", "seed", "stop_sequences", "stream", "system", "tools"];
   names.push("tool_choice", "thinking", "output_config", "metadata", "cache_control", "service_tier");
-  names.push("container", "context_management", "mcp_servers");
+  names.push("container", "context_management", "mcp_servers", "thread");
   const nulls = Object.fromEntries(names.map((name) => [name, null]));
   assert.deepEqual(parseMessagesRequest({ ...minimal, ...nulls }), parseMessagesRequest(minimal));
 });
@@ -251,6 +251,8 @@ Deno.test("fields of cost and place are named; what would change the reply and f
   const unsupported = "unsupported_value";
   refuse({ container: "c" }, "container", /expected null \(nothing is run\).* got "c"$/, unsupported);
   refuse({ mcp_servers: [{ url: "http://x" }] }, "mcp_servers", /nothing is fetched/, unsupported);
+  const thread = "thread_unsupported_request";
+  refuse({ thread: { type: "create" } }, "thread", /conversations are not kept/, thread);
   refuse({ frobnicate: 1 }, null, /^request: expected fields of this API, got "frobnicate"$/);
   refuse({ metadata: { user_id: 5 } }, "metadata.user_id", /got 5$/);
   for (const value of [null, 3, "x", [], undefined]) {

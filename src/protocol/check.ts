@@ -12,8 +12,11 @@ import { z } from "zod";
 /** Longest excerpt of a refused text that a message repeats, in UTF-16 code units. */
 const MAX_EXCERPT = 40;
 
-/** Why the protocol refuses a value: not JSON, a value outside its range, or a feature that is not there. */
-export type ProtocolErrorCode = "invalid_json" | "invalid_value" | "unsupported_value";
+/**
+ * Why the protocol refuses a value: not JSON, a value outside its range, or a feature that is not there. Of these,
+ * Anthropic's clients know `thread_unsupported_request` by name, and then do without.
+ */
+export type ProtocolErrorCode = "invalid_json" | "invalid_value" | "unsupported_value" | "thread_unsupported_request";
 
 /** A message from outside that breaks the protocol. */
 export class ProtocolError extends Error {
