@@ -7,7 +7,7 @@ interface Operation {
   summary: string;
   parameters: { name: string; in: string }[];
   security?: unknown[];
-  requestBody?: { content: { "application/json": { schema: { type: string; properties: object } } } };
+  requestBody?: { content: { "application/json": { schema: object } } };
   responses: Record<string, { content: object }>;
 }
 
@@ -28,9 +28,8 @@ Deno.test("openapi.json: each operation has a summary and a name of its own, its
     assert.match(summary, /^[A-Z].*[^.]$/, place);
     const inPath = [...place.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
     assert.deepEqual(parameters.filter((each) => each.in === "path").map(({ name }) => name), inPath, place);
-    if (!place.startsWith("post ")) continue;
-    const { type, properties } = requestBody!.content["application/json"].schema;
-    assert.deepEqual([type, Object.keys(properties).length > 0], ["object", true], place);
+    if (!place.startsWith("post ") || place.endsWith("/cancel")) continue;
+    assert(Object.keys(requestBody!.content["application/json"].schema).length > 0, place);
   }
 });
 
