@@ -10,8 +10,8 @@
 
 import { z } from "zod";
 import { check, describe, integerIn, numberIn, ProtocolError, text, wanted } from "./check.ts";
-import { MAX_MESSAGES, MAX_PARTS } from "./message.ts";
-import { schemaObject } from "./format.ts";
+import { schemaObject, type WireConstraint } from "./format.ts";
+import { MAX_MESSAGES, MAX_PARTS, type WireMessage } from "./message.ts";
 import {
   flag,
   MAX_STOP_LENGTH,
@@ -24,39 +24,22 @@ import {
   type WireGeneration,
   type WireSampling,
 } from "./sampling.ts";
-import { MAX_TOOLS } from "./tools.ts";
+import { checkUnique, MAX_TOOLS, toTool, type WireTool, type WireToolChoice } from "./tools.ts";
 
 /** Fewest tokens of a thinking budget. */
 export const MIN_THINKING_TOKENS = 1024;
 
-/** A checked message: a block that has no place in it is a message of its own. */
-export interface MessagesMessage {
-  role: "system" | "user" | "assistant" | "tool";
-  content: string;
-  reasoning?: string;
-  toolCalls?: { id: string; name: string; arguments: string }[];
-  toolCallId?: string;
-}
-
-/** A function that the model may call. */
-export interface MessagesTool {
-  name: string;
-  description?: string;
-  parameters: Record<string, unknown>;
-  strict?: boolean;
-}
-
 /** What is asked of the model, without how. */
 export interface MessagesPrompt {
   model: string;
-  messages: MessagesMessage[];
-  tools: MessagesTool[];
-  toolChoice: "auto" | "required" | "none" | { name: string };
+  messages: WireMessage[];
+  tools: WireTool[];
+  toolChoice: WireToolChoice;
   parallelToolCalls: boolean;
   /** Variables of the chat template: whether the model is to think before it speaks. */
   variables: { enable_thinking: boolean };
   /** What the reply must be. */
-  constraint?: { type: "json_schema"; schema: unknown };
+  constraint?: WireConstraint;
   /** Fields that were sent and do nothing, such as `metadata`. */
   ignored: string[];
 }
@@ -255,10 +238,10 @@ function requireReplyOfOurs(messages: readonly Message[]): void {
 }
 
 /** One message of theirs as ours: results of tools stand alone, in their order. */
-function messagesOf({ role, content }: Message): MessagesMessage[] {
+function messagesOf({ role, content }: Message): WireMessage[] {
   if (typeof content === "string") return [{ role, content }];
   if (role === "assistant") return [assistantOf(content as z.infer<typeof assistantBlocks>)];
-  const ours: MessagesMessage[] = [];
+  const ours: WireMessage[] = [];
   for (const block of content as z.infer<typeof userBlocks>) {
     const last = ours.at(-1);
     if (block.type === "tool_result") {
@@ -269,7 +252,7 @@ function messagesOf({ role, content }: Message): MessagesMessage[] {
   return ours;
 }
 
-function assistantOf(blocks: z.infer<typeof assistantBlocks>): MessagesMessage {
+function assistantOf(blocks: z.infer<typeof assistantBlocks>): WireMessage {
   const thoughts = blocks.flatMap((block) => block.type === "thinking" ? [block.thinking] : []);
   const toolCalls = blocks.flatMap((block) =>
     block.type === "tool_use" ? [{ id: block.id, name: block.name, arguments: JSON.stringify(block.input) }] : []
@@ -283,22 +266,16 @@ function assistantOf(blocks: z.infer<typeof assistantBlocks>): MessagesMessage {
 }
 
 function toolsOf({ tools, tool_choice: choice }: PromptFields) {
-  const ours = (tools ?? []).map(({ name, description, input_schema, strict }): MessagesTool => ({
-    name,
-    ...(description == null ? {} : { description }),
-    parameters: input_schema,
-    ...(strict == null ? {} : { strict }),
-  }));
-  const given = new Set(ours.map(({ name }) => name));
-  if (given.size < ours.length) throw invalid("tools", "tools of different names", "a name twice");
+  const ours = (tools ?? []).map(({ input_schema: parameters, ...described }) => toTool({ ...described, parameters }));
+  checkUnique(ours);
   if (choice && choice.type !== "none" && ours.length === 0) throw invalid("tool_choice", "tools beside it", "none");
-  if (choice?.type === "tool" && !given.has(choice.name)) {
+  if (choice?.type === "tool" && !ours.some(({ name }) => name === choice.name)) {
     throw invalid("tool_choice.name", "the name of one of the tools", describe(choice.name));
   }
   return { tools: ours, toolChoice: choiceOf(choice), parallelToolCalls: !onlyOneCall(choice) };
 }
 
-function choiceOf(choice: PromptFields["tool_choice"]): MessagesPrompt["toolChoice"] {
+function choiceOf(choice: PromptFields["tool_choice"]): WireToolChoice {
   if (choice?.type === "tool") return { name: choice.name };
   return choice?.type === "any" ? "required" : choice?.type ?? "auto";
 }

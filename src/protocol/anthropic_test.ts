@@ -206,7 +206,7 @@ Deno.test("tools and the choice among them", () => {
   refuse({ tools: [{ type: "web_search_20250305", name: "web_search" }] }, "tools[0].type", /the server runs no tools/);
   refuse({ tools: [{ name: "a" }] }, "tools[0].input_schema", /expected a JSON schema, .* got nothing$/);
   refuse({ tools: [{ ...weather, name: "x".repeat(129) }] }, "tools[0].name", /at most 128 letters/);
-  refuse({ tools: [weather, weather] }, "tools", /expected tools of different names, got a name twice$/);
+  refuse({ tools: [weather, weather] }, "tools", /expected functions of different names, got two called "weather"$/);
   const many = Array.from({ length: MAX_TOOLS + 1 }, (_, index) => ({ ...weather, name: `t${index}` }));
   refuse({ tools: many }, "tools", /got a list of 129$/);
   refuse({ tool_choice: { type: "any" } }, "tool_choice", /expected tools beside it, got none$/);
