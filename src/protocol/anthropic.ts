@@ -9,7 +9,7 @@
  */
 
 import { z } from "zod";
-import { check, describe, integerIn, numberIn, ProtocolError, text, wanted } from "./check.ts";
+import { check, describe, integerIn, numberIn, ProtocolError, text, wanted, wantedTag } from "./check.ts";
 import { schemaObject, type WireConstraint } from "./format.ts";
 import { MAX_MESSAGES, MAX_PARTS, type WireMessage } from "./message.ts";
 import {
@@ -62,7 +62,7 @@ const callId = text(1, 256);
 const anyObject = z.record(z.string(), z.unknown(), object);
 
 const textBlock = z.object({ type: z.literal("text"), text: text() });
-const textBlocks = blockList(z.discriminatedUnion("type", [textBlock], tag("type", '"text"', "a block")));
+const textBlocks = blockList(z.discriminatedUnion("type", [textBlock], wantedTag("type", '"text"', "a block")));
 const said = z.union([text(), textBlocks], wanted("a well-formed text or a list of text blocks")).transform(textOf);
 
 const toolResult = z.object({
@@ -75,13 +75,13 @@ const toolUse = z.object({ type: z.literal("tool_use"), id: callId, name, input:
 const thought = z.object({ type: z.literal("thinking"), thinking: text(), signature: text().nullish() });
 
 const userBlocks = blockList(
-  z.discriminatedUnion("type", [textBlock, toolResult], tag("type", '"text" or "tool_result"', "a block")),
+  z.discriminatedUnion("type", [textBlock, toolResult], wantedTag("type", '"text" or "tool_result"', "a block")),
 );
 const assistantBlocks = blockList(
   z.discriminatedUnion(
     "type",
     [textBlock, toolUse, thought],
-    tag("type", '"text", "tool_use" or "thinking"', "a block"),
+    wantedTag("type", '"text", "tool_use" or "thinking"', "a block"),
   ),
 );
 const blocks = wanted("a well-formed text or a list of blocks");
@@ -90,7 +90,7 @@ const message = z.discriminatedUnion("role", [
   z.object({ role: z.literal("system"), content: said }),
   z.object({ role: z.literal("user"), content: z.union([text(), userBlocks], blocks) }),
   z.object({ role: z.literal("assistant"), content: z.union([text(), assistantBlocks], blocks) }),
-], tag("role", '"user", "assistant" or "system"', "a message with role and content"));
+], wantedTag("role", '"user", "assistant" or "system"', "a message with role and content"));
 
 const tool = z.object({
   type: z.literal("custom", wanted('"custom", as the server runs no tools')).nullish(),
@@ -104,12 +104,12 @@ const toolChoice = z.discriminatedUnion("type", [
   z.object({ type: z.enum(["auto", "any"]), disable_parallel_tool_use: flag }),
   z.object({ type: z.literal("none") }),
   z.object({ type: z.literal("tool"), name, disable_parallel_tool_use: flag }),
-], tag("type", '"auto", "any", "tool" or "none"', "an object with a type"));
+], wantedTag("type", '"auto", "any", "tool" or "none"', "an object with a type"));
 
 const thinking = z.discriminatedUnion("type", [
   z.object({ type: z.literal("enabled"), budget_tokens: integerIn(MIN_THINKING_TOKENS, MAX_TOKEN_COUNT) }),
   z.object({ type: z.enum(["disabled", "adaptive"]) }),
-], tag("type", '"enabled", "disabled" or "adaptive"', "an object with a type"));
+], wantedTag("type", '"enabled", "disabled" or "adaptive"', "an object with a type"));
 
 const outputFormat = z.object(
   { type: z.literal("json_schema", wanted('"json_schema"')), schema: schemaObject },
@@ -310,18 +310,4 @@ function textOf(said: string | { text: string }[]): string {
 
 function blockList<T extends z.ZodType>(block: T) {
   return z.array(block, wanted(`a list of at most ${MAX_PARTS} blocks`)).max(MAX_PARTS);
-}
-
-/** A wrong discriminator reports the whole value as its input; show what came in its place. */
-function tag(
-  key: string,
-  tags: string,
-  whole: string,
-): { error: (issue: { code?: string; input?: unknown }) => string } {
-  return {
-    error: (issue) =>
-      issue.code === "invalid_union"
-        ? wanted(tags).error({ input: (issue.input as Record<string, unknown>)[key] })
-        : wanted(whole).error(issue),
-  };
 }

@@ -67,6 +67,23 @@ export function wanted(wanted: string): { error: (issue: { input?: unknown }) =>
   return { error: (issue) => `expected ${wanted}, got ${describe(issue.input)}` };
 }
 
+/**
+ * The same for objects whose field `key` says which they are: zod reports the whole object where that field has none of
+ * the `tags`, and this shows what came in its place.
+ */
+export function wantedTag(
+  key: string,
+  tags: string,
+  whole: string,
+): { error: (issue: { code?: string; input?: unknown }) => string } {
+  return {
+    error: (issue) =>
+      issue.code === "invalid_union"
+        ? wanted(tags).error({ input: (issue.input as Record<string, unknown>)[key] })
+        : wanted(whole).error(issue),
+  };
+}
+
 /** A number of the closed range `min` to `max`; NaN and the infinities are outside every range. */
 export function numberIn(min: number, max: number): z.ZodType<number> {
   return z.number(wanted(`a number from ${min} to ${max}`)).min(min).max(max);
