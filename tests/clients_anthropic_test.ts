@@ -85,6 +85,15 @@ Deno.test("Anthropic's client: tokens are counted as they are when generating", 
   assert.equal(input_tokens, message.usage.input_tokens);
 });
 
+Deno.test("Anthropic's client: which models there are", async () => {
+  await using served = serve();
+  const { models } = served.client;
+  const listed = await Array.fromAsync(models.list());
+  assert.deepEqual(listed.map(({ id, display_name, type }) => [id, display_name, type]), [["fake", "fake", "model"]]);
+  assert.equal((await models.retrieve("fake")).max_input_tokens, 2048);
+  await assert.rejects(models.retrieve("claude"), NotFoundError);
+});
+
 Deno.test("Anthropic's client: refusals arrive as its own errors", async () => {
   await using served = serve({ model: { contextLength: 16 }, maxRunning: 1, maxWaiting: 0, tokenMs: 5 });
   const { messages } = served.client;
