@@ -3,7 +3,8 @@
     clients_python.py http://127.0.0.1:8000/v1
 
 Each function below is one check; its outcome is a line of JSON. The server's model is `fake` and says what it was asked:
-the last line of a prompt after its role; `a long story` is one.
+the last line of a prompt after its role; `a long story` is one. Where it is told of the tool `weather` it calls it, and
+says the result.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import sys
 import traceback
 
 import openai
+import pydantic
 
 MESSAGES = [{"role": "user", "content": "one two three"}]
 ASKED = {"model": "fake", "messages": MESSAGES}
@@ -49,6 +51,52 @@ def chat_async(client):
             return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
     assert asyncio.run(ask()) == "one two three"
+
+
+def chat_choices(client):
+    completion = client.chat.completions.create(**ASKED, n=2, logprobs=True, top_logprobs=2)
+    assert [choice.index for choice in completion.choices] == [0, 1], completion
+    [first, *_] = completion.choices[1].logprobs.content
+    assert first.token == "one" and len(first.top_logprobs) == 2, first
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def tools(client):
+    asked = {"model": "fake", "messages": [{"role": "user", "content": "How is Paris?"}], "tools": [WEATHER]}
+    message = client.chat.completions.create(**asked).choices[0].message
+    [call] = message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Paris"}), call
+    with client.chat.completions.stream(**asked) as stream:
+        done = [event for event in stream if event.type == "tool_calls.function.arguments.done"]
+    assert [event.parsed_arguments for event in done] == [{"city": "Paris"}], done
+    assert stream.get_final_completion().choices[0].finish_reason == "tool_calls"
+    result = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+    answer = client.chat.completions.create(**{**asked, "messages": [*asked["messages"], message, result]})
+    assert answer.choices[0].message.content == "It is sunny.", answer
+
+
+class City(pydantic.BaseModel):
+    city: str
+
+
+def structured(client):
+    messages = [{"role": "user", "content": '{"city": "Paris"}'}]
+    completion = client.chat.completions.parse(model="fake", messages=messages, response_format=City)
+    assert completion.choices[0].message.parsed == City(city="Paris"), completion
 
 
 def completions(client):
@@ -104,7 +152,20 @@ def leaving(client):
     stream.close()
 
 
-CHECKS = [chat_whole, chat_streamed, chat_helper, chat_async, completions, models, conversations, refusals, leaving]
+CHECKS = [
+    chat_whole,
+    chat_streamed,
+    chat_helper,
+    chat_async,
+    chat_choices,
+    tools,
+    structured,
+    completions,
+    models,
+    conversations,
+    refusals,
+    leaving,
+]
 
 
 def main():

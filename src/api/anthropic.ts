@@ -75,7 +75,9 @@ function messages(service: Service, options: CompletionOptions): Handler<ApiEnv>
     const left = new AbortController();
     const body = { onCancel: () => left.abort(), keepAliveMs };
     const fail = (error: unknown) => service.fail(requestId, error);
-    const events = await begun(service.reply(originOf(c), { ...request, reasoning: true }, left.signal), startAfterMs);
+    // Some models think whatever they are asked; their thoughts are no text.
+    const reply = service.reply(originOf(c), { ...request, reasoning: true }, left.signal);
+    const events = await begun(reply, startAfterMs);
     const written = messageEvents(writer, request, events);
 
     if (request.stream) {
@@ -108,8 +110,8 @@ async function* streamReply(
   try {
     for await (const event of written) yield sse(event);
   } catch (error) {
-    const { status, message } = fail(error);
-    yield sse(messagesError(status, message, requestId));
+    const { status, wire } = fail(error);
+    yield sse(messagesError(status, wire, requestId));
   }
 }
 

@@ -250,14 +250,14 @@ function ready({ engine, closing }: Service): Handler<ApiEnv> {
 }
 
 function models(service: Service): Handler<ApiEnv> {
-  const served = wireModel(service.modelId, service.now());
+  const served = wireModel(service.modelId, service.now(), service.engine.model.contextLength);
   return function handleModels(c) {
     return c.json(wireModelList([served]));
   };
 }
 
 function model(service: Service): Handler<ApiEnv> {
-  const served = wireModel(service.modelId, service.now());
+  const served = wireModel(service.modelId, service.now(), service.engine.model.contextLength);
   return function handleModel(c) {
     service.requireModel(c.req.param("id")!);
     return c.json(served);

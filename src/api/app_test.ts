@@ -14,8 +14,19 @@ async function checkError(response: Response, status: number, code: string, mess
 
 Deno.test("GET /v1/models lists the one model; it is found under its id, raw or encoded, and its aliases", async () => {
   const { app } = testApp(events(done()));
-  const model = { id: "org/model", object: "model", created: 1_700_000_000, owned_by: "llamero" };
-  assert.deepEqual(await (await app.request("/v1/models")).json(), { object: "list", data: [model] });
+  const model = {
+    id: "org/model",
+    object: "model",
+    created: 1_700_000_000,
+    owned_by: "llamero",
+    // Anthropic's clients ask under the same path.
+    type: "model",
+    display_name: "org/model",
+    created_at: "2023-11-14T22:13:20.000Z",
+    max_input_tokens: 2048,
+  };
+  const page = { has_more: false, first_id: "org/model", last_id: "org/model" };
+  assert.deepEqual(await (await app.request("/v1/models")).json(), { object: "list", data: [model], ...page });
   for (const id of ["org/model", "org%2Fmodel", "model.gguf"]) {
     assert.deepEqual(await (await app.request(`/v1/models/${id}`)).json(), model);
   }

@@ -227,12 +227,11 @@ export class Service {
   }
 
   /** How many tokens the prompt of a reply has. */
-  async countTokens(
-    { messages, ...options }: { messages: readonly ChatMessage[] } & Omit<RenderOptions, "specialTokens">,
-  ): Promise<number> {
+  async countTokens({ messages, tools = [], toolChoice, variables }: TurnWishes): Promise<number> {
     const { specialTokens } = this.engine.model;
-    return (await this.engine.tokenize(renderChat(this.#template, messages, { ...options, specialTokens }).prompt))
-      .length;
+    const told = toolChoice === "none" ? [] : tools;
+    const { prompt } = renderChat(this.#template, messages, { specialTokens, tools: told, variables });
+    return (await this.engine.tokenize(prompt)).length;
   }
 
   /** The failure that a client sees; the reason of our own ones goes to the log. */

@@ -48,7 +48,7 @@ Deno.test("a minimal request leaves sampling to the engine, and thinking is off"
 Deno.test("null is absence in every optional field", () => {
   const names = ["temperature", "top_p", "top_k", "min_p", "seed", "stop_sequences", "stream", "system", "tools"];
   names.push("tool_choice", "thinking", "output_config", "metadata", "cache_control", "service_tier");
-  names.push("container", "context_management", "mcp_servers");
+  names.push("container", "context_management", "mcp_servers", "thread");
   const nulls = Object.fromEntries(names.map((name) => [name, null]));
   assert.deepEqual(parseMessagesRequest({ ...minimal, ...nulls }), parseMessagesRequest(minimal));
 });
@@ -206,7 +206,7 @@ Deno.test("tools and the choice among them", () => {
   refuse({ tools: [{ type: "web_search_20250305", name: "web_search" }] }, "tools[0].type", /the server runs no tools/);
   refuse({ tools: [{ name: "a" }] }, "tools[0].input_schema", /expected a JSON schema, .* got nothing$/);
   refuse({ tools: [{ ...weather, name: "x".repeat(129) }] }, "tools[0].name", /at most 128 letters/);
-  refuse({ tools: [weather, weather] }, "tools", /expected tools of different names, got a name twice$/);
+  refuse({ tools: [weather, weather] }, "tools", /expected functions of different names, got two called "weather"$/);
   const many = Array.from({ length: MAX_TOOLS + 1 }, (_, index) => ({ ...weather, name: `t${index}` }));
   refuse({ tools: many }, "tools", /got a list of 129$/);
   refuse({ tool_choice: { type: "any" } }, "tool_choice", /expected tools beside it, got none$/);
@@ -251,6 +251,8 @@ Deno.test("fields of cost and place are named; what would change the reply and f
   const unsupported = "unsupported_value";
   refuse({ container: "c" }, "container", /expected null \(nothing is run\).* got "c"$/, unsupported);
   refuse({ mcp_servers: [{ url: "http://x" }] }, "mcp_servers", /nothing is fetched/, unsupported);
+  const thread = "thread_unsupported_request";
+  refuse({ thread: { type: "create" } }, "thread", /conversations are not kept/, thread);
   refuse({ frobnicate: 1 }, null, /^request: expected fields of this API, got "frobnicate"$/);
   refuse({ metadata: { user_id: 5 } }, "metadata.user_id", /got 5$/);
   for (const value of [null, 3, "x", [], undefined]) {

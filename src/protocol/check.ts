@@ -15,8 +15,11 @@ const MAX_EXCERPT = 40;
 /** Deepest JSON: a schema of many levels in a request has some 100. */
 export const MAX_JSON_DEPTH = 256;
 
-/** Why the protocol refuses a value: not JSON, a value outside its range, or a feature that is not there. */
-export type ProtocolErrorCode = "invalid_json" | "invalid_value" | "unsupported_value";
+/**
+ * Why the protocol refuses a value: not JSON, a value outside its range, or a feature that is not there. Of these,
+ * Anthropic's clients know `thread_unsupported_request` by name, and then do without.
+ */
+export type ProtocolErrorCode = "invalid_json" | "invalid_value" | "unsupported_value" | "thread_unsupported_request";
 
 /** A message from outside that breaks the protocol. */
 export class ProtocolError extends Error {
@@ -97,6 +100,23 @@ function endOfString(text: string, start: number): number {
 /** Zod options that make every failure of a field say what was `wanted`. */
 export function wanted(wanted: string): { error: (issue: { input?: unknown }) => string } {
   return { error: (issue) => `expected ${wanted}, got ${describe(issue.input)}` };
+}
+
+/**
+ * The same for objects whose field `key` says which they are: zod reports the whole object where that field has none of
+ * the `tags`, and this shows what came in its place.
+ */
+export function wantedTag(
+  key: string,
+  tags: string,
+  whole: string,
+): { error: (issue: { code?: string; input?: unknown }) => string } {
+  return {
+    error: (issue) =>
+      issue.code === "invalid_union"
+        ? wanted(tags).error({ input: (issue.input as Record<string, unknown>)[key] })
+        : wanted(whole).error(issue),
+  };
 }
 
 /** A number of the closed range `min` to `max`; NaN and the infinities are outside every range. */

@@ -8,7 +8,7 @@
  */
 
 import { z } from "zod";
-import { ProtocolError, text, wanted } from "./check.ts";
+import { ProtocolError, text, wanted, wantedTag } from "./check.ts";
 
 /** Most lists and objects inside each other in a schema. */
 export const MAX_SCHEMA_DEPTH = 64;
@@ -44,17 +44,11 @@ export const namedSchema = z.object({
   strict: z.boolean(wanted("true or false")).nullish(),
 }, object);
 
-const formatTypes = wanted('"text", "json_object" or "json_schema"');
 const responseFormat = z.discriminatedUnion("type", [
   z.object({ type: z.literal("text") }),
   z.object({ type: z.literal("json_object"), schema: schemaObject.nullish() }),
   z.object({ type: z.literal("json_schema"), json_schema: namedSchema }),
-], {
-  error: (issue) =>
-    issue.code === "invalid_union"
-      ? formatTypes.error({ input: (issue.input as { type?: unknown }).type })
-      : object.error(issue),
-});
+], wantedTag("type", '"text", "json_object" or "json_schema"', "an object"));
 
 /** Zod fields of what a reply must be. */
 export const formatFields = {

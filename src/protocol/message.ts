@@ -8,7 +8,7 @@
  */
 
 import { z } from "zod";
-import { text, wanted } from "./check.ts";
+import { text, wanted, wantedTag } from "./check.ts";
 import { offOnly } from "./sampling.ts";
 import { toolCallsField, toToolCalls, type WireToolCall } from "./tools.ts";
 
@@ -50,7 +50,11 @@ function message(partTypes: readonly [string, ...string[]]): z.ZodType<WireMessa
     function_call: offOnly(z.never(), "no function_call, but tool_calls"),
   });
   const result = z.object({ role: z.literal("tool"), content: said, tool_call_id: text(1, 256) });
-  return z.discriminatedUnion("role", [asked, ours, result], roleError()).transform((said): WireMessage => {
+  return z.discriminatedUnion(
+    "role",
+    [asked, ours, result],
+    wantedTag("role", '"system", "developer", "user", "assistant" or "tool"', "a message with role and content"),
+  ).transform((said): WireMessage => {
     if (said.role === "tool") return { role: "tool", content: said.content, toolCallId: said.tool_call_id };
     if (said.role === "assistant") return assistantMessage(said);
     return { role: said.role === "developer" ? "system" : said.role, content: said.content };
@@ -80,16 +84,4 @@ function content(partTypes: readonly [string, ...string[]]): z.ZodType<string> {
   const parts = z.array(part, wanted(`a list of 1 to ${MAX_PARTS} parts`)).min(1).max(MAX_PARTS);
   return z.union([text(), parts], wanted("a well-formed text or a list of text parts"))
     .transform((said) => typeof said === "string" ? said : said.map((part) => part.text).join(""));
-}
-
-/** A wrong discriminator reports the whole message as its input; show the role that came. */
-function roleError(): { error: (issue: { code?: string; input?: unknown }) => string } {
-  const role = wanted('"system", "developer", "user", "assistant" or "tool"');
-  const whole = wanted("a message with role and content");
-  return {
-    error: (issue) =>
-      issue.code === "invalid_union"
-        ? role.error({ input: (issue.input as { role?: unknown }).role })
-        : whole.error(issue),
-  };
 }
