@@ -228,14 +228,22 @@ export class ResponsesSession {
     this.#heartbeatMs = heartbeatMs ?? this.#heartbeatMs;
     if (this.#caller) return this.#greet();
     if (!authenticate || apiKey === undefined) throw noKey();
-    this.#authenticating = authenticate(apiKey).then((caller) => {
-      this.#authenticating = undefined;
+    this.#authenticating = this.#identify(authenticate, apiKey);
+  }
+
+  async #identify(authenticate: Authenticate, key: string): Promise<void> {
+    try {
+      const caller = await authenticate(key);
       if (this.#left.signal.aborted) return;
-      if (!caller) return this.#refuse(noKey());
+      if (!caller) throw noKey();
       this.#take(caller);
       this.#caller = this.#counted;
       this.#greet();
-    }, (error) => this.#refuse(error));
+    } catch (error) {
+      this.#refuse(error);
+    } finally {
+      this.#authenticating = undefined;
+    }
   }
 
   #greet(): void {
