@@ -432,6 +432,22 @@ Deno.test("a hundred thousand brackets are refused, and quickly", async () => {
   }
 });
 
+Deno.test("whatever a body is, it never makes the server fail", async () => {
+  const { create } = server(hello);
+  const values = [-1, 0, 0.5, 2 ** 31, 2 ** 53, 1e308, "1", "", null, true, [], [[]], [null], {}, "\ud800"];
+  const fields = ["input", "instructions", "previous_response_id", "conversation", "tools", "tool_choice", "text"];
+  fields.push("parallel_tool_calls", "max_tool_calls", "reasoning", "max_output_tokens", "stop", "include", "store");
+  fields.push("top_logprobs", "metadata", "stream", "stream_options", "background", "truncation", "user", "prompt");
+  fields.push("temperature", "top_p", "seed", "logit_bias", "samplers", "model", "moderation", "context_management");
+  for (const field of fields) {
+    for (const value of values) {
+      const response = await create({ [field]: value });
+      assert([200, 400, 404].includes(response.status), `${field} ${JSON.stringify(value)}: ${response.status}`);
+      await response.body?.cancel();
+    }
+  }
+});
+
 Deno.test("other methods, unknown models and bad bodies are refused", async () => {
   const { app, create } = server(hello);
   const response = await app.request("/v1/responses/resp_1", { method: "PUT" });

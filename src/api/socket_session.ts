@@ -139,7 +139,7 @@ export class ResponsesSession {
   #usedAt: number;
   #heartbeatMs = 0;
   #pingedAt: number;
-  /** What of this socket is counted as unsent. */
+  /** Bytes that were sent and had not left when it was last looked at, which costs a call into the runtime. */
   #unsent = 0;
   /** Why the socket ends when nothing is in progress any more. */
   #retired: string | undefined;
@@ -228,14 +228,22 @@ export class ResponsesSession {
     this.#heartbeatMs = heartbeatMs ?? this.#heartbeatMs;
     if (this.#caller) return this.#greet();
     if (!authenticate || apiKey === undefined) throw noKey();
-    this.#authenticating = authenticate(apiKey).then((caller) => {
-      this.#authenticating = undefined;
+    this.#authenticating = this.#identify(authenticate, apiKey);
+  }
+
+  async #identify(authenticate: Authenticate, key: string): Promise<void> {
+    try {
+      const caller = await authenticate(key);
       if (this.#left.signal.aborted) return;
-      if (!caller) return this.#refuse(noKey());
+      if (!caller) throw noKey();
       this.#take(caller);
       this.#caller = this.#counted;
       this.#greet();
-    }, (error) => this.#refuse(error));
+    } catch (error) {
+      this.#refuse(error);
+    } finally {
+      this.#authenticating = undefined;
+    }
   }
 
   #greet(): void {
@@ -348,15 +356,15 @@ export class ResponsesSession {
 
   /** Waits while the reader lags behind; a reader that does not catch up loses its socket. */
   async #drained(): Promise<void> {
-    const { socket, service, limits } = this.#options;
-    if (socket.bufferedAmount <= limits.highWaterBytes) return;
+    const { service, limits } = this.#options;
+    if (this.#unsent <= limits.highWaterBytes) return;
     const { signal } = this.#left;
     const deadline = service.clock() + limits.stallMs;
-    while (socket.bufferedAmount > limits.lowWaterBytes && !signal.aborted) {
+    while (this.#unsent > limits.lowWaterBytes && !signal.aborted) {
       if (service.clock() >= deadline) return this.#drop(CLOSE_TRY_LATER, "reader is too slow");
       await pause(limits.pollMs, signal);
+      this.#count();
     }
-    this.#count();
   }
 
   #tell(event: SocketErrorEvent | SessionEvent | PingEvent): void {
@@ -368,14 +376,14 @@ export class ResponsesSession {
     if (!socket.isOpen || this.#left.signal.aborted) return;
     socket.send(json);
     this.#count();
-    const { bufferedAmount } = socket;
-    const tooMuch = bufferedAmount > limits.maxUnsentBytes;
-    const allTooMuch = load.unsent > limits.maxTotalUnsentBytes && bufferedAmount > limits.highWaterBytes;
+    const tooMuch = this.#unsent > limits.maxUnsentBytes;
+    const allTooMuch = load.unsent > limits.maxTotalUnsentBytes && this.#unsent > limits.highWaterBytes;
     if (tooMuch || allTooMuch) this.#drop(CLOSE_TRY_LATER, "too much is unread");
   }
 
   #count(): void {
     const { socket: { bufferedAmount }, load } = this.#options;
+    if (this.#left.signal.aborted) return;
     load.unsent += bufferedAmount - this.#unsent;
     this.#unsent = bufferedAmount;
   }

@@ -485,6 +485,11 @@ Deno.test("a socket without a key shows one first: until then nothing else is ta
     checkError(await told(socket, "error"), 401, "invalid_api_key", null, /expected a key/);
     assert.equal(socket.closed?.code, 1008);
   }
+  const broken = connect({ authenticate: () => Promise.reject(new Error("secret")) });
+  broken.session.receive(show("right"));
+  broken.session.receive(create());
+  checkError(await told(broken.socket, "error"), 500, "internal_error", null, /its log has the reason/);
+  checkError(await told(broken.socket, "error", 1), 401, "invalid_api_key", null, /expected a key/);
   const silent = connect({ authenticate });
   pass(9_999);
   silent.session.tick();
@@ -571,4 +576,30 @@ Deno.test("when all sockets together have too much unread, one that lags goes, a
   second.session.end();
   third.session.end();
   assert.equal(load.unsent, 0);
+});
+
+Deno.test("whatever a frame is, it is answered or refused, and the socket stays", async () => {
+  const { session, socket, log } = open(events(done()), { maxBadFrames: 10_000 });
+  const values = [-1, 2 ** 53, "", "x", null, true, [], [[]], {}, "\ud800"];
+  const fields = [
+    "type",
+    "stream_id",
+    "response_id",
+    "starting_after",
+    "on_disconnect",
+    "generate",
+    "input",
+    "api_key",
+  ];
+  for (const type of ["response.create", "response.cancel", "response.resume", "session.update"]) {
+    for (const field of [...fields, "heartbeat_ms", "model"]) {
+      for (const value of values) {
+        session.receive(JSON.stringify({ type, model: "org/model", input: "hi", response_id: "r", [field]: value }));
+        await tick();
+      }
+    }
+  }
+  assert(socket.isOpen);
+  assert(socket.sent.every((event) => event.type !== "error" || [400, 404].includes(event.status)));
+  assert(log.every(({ event }) => event !== "failure"));
 });

@@ -37,7 +37,9 @@ interface Reader {
 /** The newest events of one reply. */
 export class StreamLog {
   readonly #limits: StreamLogLimits;
-  readonly #events: LoggedEvent[] = [];
+  /** What is kept, behind places that are empty: taking an event from the front of a list would move all others. */
+  #events: (LoggedEvent | undefined)[] = [];
+  #empty = 0;
   /** Number of the first event that is kept. */
   #first = 0;
   #length = 0;
@@ -59,9 +61,13 @@ export class StreamLog {
 
   /** Whether a reader that holds back has not taken the newest events yet. */
   get isBehind(): boolean {
-    const end = this.#first + this.#events.length;
-    for (const { next } of this.#readers) if (end - next > this.#limits.maxLag) return true;
+    for (const { next } of this.#readers) if (this.#end - next > this.#limits.maxLag) return true;
     return false;
+  }
+
+  /** Number of the event that comes next. */
+  get #end(): number {
+    return this.#first + this.#events.length - this.#empty;
   }
 
   /** Adds events; the oldest go where there are too many. */
@@ -120,7 +126,7 @@ export class StreamLog {
   }
 
   #from(number: number): readonly LoggedEvent[] {
-    if (number >= this.#first) return this.#events.slice(number - this.#first);
+    if (number >= this.#first) return this.#events.slice(number - this.#first + this.#empty) as LoggedEvent[];
     const wanted = `a number from ${this.#first - 1}`;
     throw new SessionError("gone", `starting_after: expected ${wanted}, got ${number - 1}`, "starting_after");
   }
@@ -128,11 +134,14 @@ export class StreamLog {
   #drop(): void {
     const { maxLength } = this.#limits;
     if (this.#length <= maxLength) return;
-    const wanted = Math.min(...[...this.#readers].map(({ next }) => next), this.#first + this.#events.length - 1);
-    let count = 0;
-    while (this.#length > maxLength && this.#first + count < wanted) this.#length -= this.#events[count++]!.json.length;
-    this.#events.splice(0, count);
-    this.#first += count;
+    const wanted = Math.min(...[...this.#readers].map(({ next }) => next), this.#end - 1);
+    for (; this.#length > maxLength && this.#first < wanted; this.#first++) {
+      this.#length -= this.#events[this.#empty]!.json.length;
+      this.#events[this.#empty++] = undefined;
+    }
+    if (this.#empty < this.#events.length / 2) return;
+    this.#events = this.#events.slice(this.#empty);
+    this.#empty = 0;
   }
 
   #wake(): void {
