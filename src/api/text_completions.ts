@@ -9,7 +9,7 @@
  */
 
 import type { Handler } from "hono";
-import type { ChosenLogprob, DoneEvent, GenerateEvent } from "../engine/engine.ts";
+import type { ChosenLogprob, DoneEvent, GenerateEvent, TextEvent } from "../engine/engine.ts";
 import {
   type ChatUsage,
   chatUsage,
@@ -65,7 +65,9 @@ function textCompletions(service: Service, options: CompletionOptions): Handler<
     const body = { onCancel: () => left.abort(), keepAliveMs };
     const fail = (error: unknown) => service.fail(requestId, error);
     const prompts = await service.prompts(request.prompts);
-    const events = await begun(service.completions(originOf(c), { ...request, prompts }, left.signal), startAfterMs);
+    // The engine makes one token at least.
+    const asked = { ...request, prompts, maxTokens: request.maxTokens === 0 ? 1 : request.maxTokens };
+    const events = await begun(service.completions(originOf(c), asked, left.signal), startAfterMs);
     const openings = await Promise.all(prompts.map((prompt) => openingOf(service, request, prompt)));
     const choices = openings.flatMap((opening) =>
       Array.from({ length: request.bestOf }, () => new Choice(request, opening))
@@ -116,8 +118,9 @@ class Choice {
   }
 
   /** Takes the next event; gives what it adds, if that is anything. */
-  take(event: GenerateEvent): CompletionPiece | undefined {
-    if (event.type === "started") return undefined;
+  take(made: GenerateEvent): CompletionPiece | undefined {
+    if (made.type === "started") return undefined;
+    const event = this.#request.maxTokens === 0 ? withoutReply(made) : made;
     if (event.type === "done") {
       this.#done = event;
       return { finishReason: finishReason(event), timings: wireTimings(event.usage, event.timings) };
@@ -165,6 +168,13 @@ class Choice {
     this.#offset += tokens.reduce((sum, { token }) => sum + [...token].length, 0);
     return { ...asPrompt, logprobs: shown };
   }
+}
+
+/** What an event says of the prompt alone. */
+function withoutReply<E extends TextEvent | DoneEvent>(event: E): E {
+  if (event.type === "text") return { ...event, text: "", logprobs: [] };
+  const reason = event.reason === "stop" ? "length" : event.reason;
+  return { ...event, reason, usage: { ...event.usage, completionTokens: 0 } };
 }
 
 async function wholeReplies(

@@ -319,6 +319,24 @@ Deno.test("log probabilities in columns; an echoed prompt has them too, but for 
   assert.deepEqual(pieces[2].logprobs.text_offset, [6]);
 });
 
+Deno.test("an echo without a reply: how probable a text is", async () => {
+  const prompt = [null, token("h", -2), token("i", -3)];
+  const script = events(
+    { type: "text", text: "x", completionTokens: 1, logprobs: [token("x", -1)], promptLogprobs: prompt },
+    done(),
+  );
+  const { app, engine } = testApp(script);
+  const fields = { max_tokens: 0, echo: true, logprobs: 0 };
+  const body = await (await app.request(request(fields))).json();
+  assert.equal(engine.calls[0]!.request.maxTokens, 1);
+  const [{ text, finish_reason, logprobs }] = body.choices;
+  assert.deepEqual([text, finish_reason, logprobs.tokens], ["hi", "length", ["<s>", "h", "i"]]);
+  assert.deepEqual(body.usage, { prompt_tokens: 3, completion_tokens: 0, total_tokens: 3 });
+  const streamed = await (await app.request(request({ ...fields, stream: true }))).text();
+  assert.match(streamed, /"text":"hi"[^]*"tokens":\["<s>","h","i"\][^]*"finish_reason":"length"/);
+  assert.doesNotMatch(streamed, /"x"/);
+});
+
 Deno.test("best_of: the most probable choices of each prompt, and the tokens of all", async () => {
   let made = 0;
   const script: Script = async function* ({ prompt }) {

@@ -16,12 +16,12 @@ import { ignoredFields } from "./ignored.ts";
 import { type CompletionLogprobs, MAX_TOP_LOGPROBS, type PromptLogprobs } from "./logprobs.ts";
 import {
   flag,
+  MAX_TOKEN_COUNT,
   offOnly,
   samplingFields,
   stopField,
   toGeneration,
   tokenId,
-  tokenLimit,
   toSampling,
   toStops,
   type WireGeneration,
@@ -48,7 +48,10 @@ export interface CompletionRequest {
   bestOf: number;
   sampling: WireSampling;
   generation: WireGeneration & { logprobs?: number; promptLogprobs?: number };
-  /** Most new tokens of each choice; missing means the operator's limit, or `DEFAULT_MAX_TOKENS`. */
+  /**
+   * Most new tokens of each choice; missing means the operator's limit, or `DEFAULT_MAX_TOKENS`. 0 is an echo and nothing
+   * more, to see how probable a text is.
+   */
   maxTokens?: number;
   stop: string[];
   /** What each choice must be. */
@@ -78,7 +81,7 @@ export const completionSchema = z.object({
   model: text(1, 256),
   n: integerIn(1, MAX_CHOICES).nullish(),
   best_of: integerIn(1, MAX_CHOICES).nullish(),
-  max_tokens: tokenLimit,
+  max_tokens: integerIn(0, MAX_TOKEN_COUNT).nullish(),
   stop: stopField,
   echo: flag,
   logprobs: logprobsField,
@@ -125,6 +128,9 @@ export function parseCompletionRequest(value: unknown): CompletionRequest {
   checkChoices(prompts.length, n, bestOf, stream);
   const shown = fields.logprobs ?? undefined;
   const echo = fields.echo ?? false;
+  if (fields.max_tokens === 0 && !echo) {
+    throw new ProtocolError("invalid_value", "max_tokens: expected at least 1 without echo, got 0", "max_tokens");
+  }
   return {
     model: fields.model,
     prompts,

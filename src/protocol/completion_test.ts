@@ -121,6 +121,7 @@ Deno.test("prompts: the refused place is named, in the form that was meant", () 
 Deno.test("fields arrive under our names, at both ends of their ranges", () => {
   check({ temperature: 0, top_p: 1, seed: 2 ** 53 - 1 }, { sampling: { temperature: 0, topP: 1, seed: 2 ** 53 - 1 } });
   check({ max_tokens: 1 }, { maxTokens: 1 });
+  check({ max_tokens: 0, echo: true }, { maxTokens: 0 });
   check({ max_tokens: 2 ** 31 - 1 }, { maxTokens: 2 ** 31 - 1 });
   check({ n: MAX_CHOICES, best_of: MAX_CHOICES }, { n: MAX_CHOICES });
   check({ prompt: Array(4).fill("x"), n: MAX_CHOICES / 4 }, { n: MAX_CHOICES / 4 });

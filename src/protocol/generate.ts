@@ -10,7 +10,8 @@
  */
 
 import { z } from "zod";
-import { check, integerIn, numberAbove, text, wanted } from "./check.ts";
+import { check, integerIn, numberAbove, text, wanted, wantedTag } from "./check.ts";
+import { MAX_GRAMMAR_LENGTH, schemaObject, type WireConstraint } from "./format.ts";
 import {
   flag,
   MAX_TOKEN_COUNT,
@@ -31,11 +32,20 @@ export interface GenerateRequest {
   /** Most new tokens; missing means what the operator says. */
   maxTokens?: number;
   stop: string[];
+  /** What the text must be. */
+  constraint?: WireConstraint;
   /** Whether `generated_text` begins with the prompt. */
   returnFullText: boolean;
   /** Whether a whole reply says how it came about; a stream's end always does. */
   details: boolean;
 }
+
+const object = wanted("an object");
+const grammarField = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("json"), value: schemaObject }),
+  z.object({ type: z.literal("regex"), value: text(1, MAX_GRAMMAR_LENGTH) }),
+  z.object({ type: z.literal("json_schema"), value: z.object({ schema: schemaObject }, object) }),
+], wantedTag("type", '"json", "regex" or "json_schema"', "an object"));
 
 const parametersSchema = z.object({
   max_new_tokens: tokenLimit,
@@ -48,6 +58,7 @@ const parametersSchema = z.object({
   frequency_penalty: samplingFields.frequency_penalty,
   seed: samplingFields.seed,
   stop: stopField,
+  grammar: grammarField.nullish(),
   return_full_text: flag,
   details: flag,
 }, wanted("an object"));
@@ -55,7 +66,6 @@ const parametersSchema = z.object({
 const refusedParameters = z.looseObject({
   best_of: offOnly(z.literal(1), "1"),
   decoder_input_details: offOnly(z.literal(false), "false"),
-  grammar: offOnly(z.null(), "null (output cannot be constrained yet)"),
   top_n_tokens: offOnly(z.literal(0), "0"),
   truncate: offOnly(z.null(), "null (prompts are never cut)"),
   watermark: offOnly(z.literal(false), "false"),
@@ -86,9 +96,15 @@ export function parseGenerateRequest(value: unknown): GenerateRequest {
     sampling: toSampling(samples ? fields : { ...fields, temperature: 0 }),
     maxTokens: fields.max_new_tokens ?? undefined,
     stop: toStops(fields.stop),
+    constraint: fields.grammar ? constraintOf(fields.grammar) : undefined,
     returnFullText: fields.return_full_text ?? false,
     details: fields.details ?? false,
   };
+}
+
+function constraintOf(grammar: z.output<typeof grammarField>): WireConstraint {
+  if (grammar.type === "regex") return { type: "regex", pattern: grammar.value };
+  return { type: "json_schema", schema: grammar.type === "json" ? grammar.value : grammar.value.schema };
 }
 
 /** Why a reply ended. */

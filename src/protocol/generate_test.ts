@@ -21,7 +21,14 @@ const GREEDY = {
 };
 
 Deno.test("a minimal request is greedy", () => {
-  const minimal = { inputs: "hi", sampling: GREEDY, maxTokens: undefined, stop: [], returnFullText: false };
+  const minimal = {
+    inputs: "hi",
+    sampling: GREEDY,
+    maxTokens: undefined,
+    stop: [],
+    constraint: undefined,
+    returnFullText: false,
+  };
   assert.deepEqual(parseGenerateRequest({ inputs: "hi" }), { ...minimal, details: false });
   assert.deepEqual(parseGenerateRequest({ inputs: "hi", parameters: null }), { ...minimal, details: false });
 });
@@ -60,6 +67,13 @@ Deno.test("parameters arrive under our names, at both ends of their ranges", () 
     [{ seed: 0 }, { sampling: { seed: 0 } }],
     [{ seed: 2 ** 53 - 1 }, { sampling: { seed: 2 ** 53 - 1 } }],
     [{ stop: ["a", "b"] }, { stop: ["a", "b"] }],
+    [{ grammar: { type: "json", value: { type: "object" } } }, {
+      constraint: { type: "json_schema", schema: { type: "object" } },
+    }],
+    [{ grammar: { type: "json_schema", value: { name: "x", schema: {} } } }, {
+      constraint: { type: "json_schema", schema: {} },
+    }],
+    [{ grammar: { type: "regex", value: "a+" } }, { constraint: { type: "regex", pattern: "a+" } }],
     [{ return_full_text: true, details: true }, { returnFullText: true, details: true }],
   ];
   for (const [parameters, expected] of cases) assert.partialDeepStrictEqual(parse(parameters), expected);
@@ -77,6 +91,7 @@ Deno.test("parameters outside their ranges are refused by name", () => {
     repetition_penalty: [0, 10.1],
     seed: [-1, 2 ** 53],
     stop: ["", Array(17).fill("x")],
+    grammar: ["x", []],
     return_full_text: ["yes"],
     details: [0],
   };
@@ -90,12 +105,20 @@ Deno.test("parameters outside their ranges are refused by name", () => {
 Deno.test("what would change the reply and is not there is refused, its off value is not", () => {
   const off = { best_of: 1, decoder_input_details: false, top_n_tokens: 0 };
   assert.deepEqual(parse({ ...off, watermark: false }), parse({}));
-  const refused = { ...off, grammar: {}, truncate: 5, watermark: true, adapter_id: "x" };
+  const refused = { ...off, truncate: 5, watermark: true, adapter_id: "x" };
   for (const name of Object.keys(refused)) {
     const parameters = { [name]: name in off ? 2 : refused[name as keyof typeof refused] };
     const message = /expected .*, as nothing else is supported, got /;
     checkRefused({ inputs: "hi", parameters }, `parameters.${name}`, message, "unsupported_value");
   }
+});
+
+Deno.test("grammars that are wrong are refused by name", () => {
+  const refuse = (grammar: unknown, param: string, message: RegExp) =>
+    checkRefused({ inputs: "hi", parameters: { grammar } }, `parameters.grammar.${param}`, message);
+  refuse({ type: "gbnf", value: "x" }, "type", /expected "json", "regex" or "json_schema", got "gbnf"$/);
+  refuse({ type: "json", value: "x" }, "value", /expected a JSON schema/);
+  refuse({ type: "regex", value: "" }, "value", /got ""$/);
 });
 
 Deno.test("inputs are one text that is not empty", () => {

@@ -20,6 +20,7 @@ export * from "./message.ts";
 export * from "./metadata.ts";
 export * from "./models.ts";
 export * from "./ollama.ts";
+export * from "./ollama_reply.ts";
 export * from "./page.ts";
 export * from "./response.ts";
 export * from "./response_events.ts";
