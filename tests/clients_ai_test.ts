@@ -7,13 +7,20 @@
 
 import assert from "node:assert/strict";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { APICallError, generateText, streamText } from "ai";
+import { APICallError, generateText, Output, stepCountIs, streamText, tool } from "ai";
+import { z } from "zod";
+import type { GenerateRequest } from "../src/engine/engine.ts";
 import type { FakeOptions } from "../src/engine/fake.ts";
 import { serveFake, until } from "./served.ts";
 
 function serve(fake: FakeOptions = {}) {
   const served = serveFake(fake);
-  const provider = createOpenAICompatible({ name: "llamero", baseURL: `http://${served.host}/v1`, includeUsage: true });
+  const provider = createOpenAICompatible({
+    name: "llamero",
+    baseURL: `http://${served.host}/v1`,
+    includeUsage: true,
+    supportsStructuredOutputs: true,
+  });
   return { ...served, model: provider("fake"), maxRetries: 0 };
 }
 
@@ -74,4 +81,47 @@ Deno.test("AI SDK: abort frees the engine", async () => {
   for await (const part of result.fullStream) if (part.type === "text-delta") leave.abort();
   await until(() => served.engine.stats().running === 0);
   assert(served.engine.stats().generatedTokens < 100);
+});
+
+/** Calls the tool, and when it has the result, says it. */
+function callThenSay({ prompt }: GenerateRequest): string {
+  const result = prompt.join("").match(/<tool_response>\n(.*)\n<\/tool_response>/)?.[1];
+  if (result !== undefined) return `It is ${result}.`;
+  return `<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>`;
+}
+
+Deno.test("AI SDK: a tool is called and its result said, whole and streamed", async () => {
+  await using served = serve({ reply: callThenSay });
+  const cities: string[] = [];
+  const weather = tool({
+    description: "The weather of a city",
+    inputSchema: z.object({ city: z.string() }),
+    execute: ({ city }) => {
+      cities.push(city);
+      return "sunny";
+    },
+  });
+  const options = { ...served, prompt: "How is Paris?", tools: { weather }, stopWhen: stepCountIs(3) };
+  const { text, steps } = await generateText(options);
+  assert.equal(text, "It is sunny.");
+  assert.deepEqual(steps.map(({ finishReason }) => finishReason), ["tool-calls", "stop"]);
+  const streamed = streamText(options);
+  await streamed.consumeStream();
+  assert.deepEqual([await streamed.text, cities], ["It is sunny.", ["Paris", "Paris"]]);
+});
+
+Deno.test("AI SDK: an object of a schema", async () => {
+  await using served = serve({ reply: '{"city": "Paris"}' });
+  const output = Output.object({ schema: z.object({ city: z.string() }) });
+  const { output: found } = await generateText({ ...served, prompt: "Which city?", output });
+  assert.deepEqual(found, { city: "Paris" });
+  const { constraint } = served.engine.requests[0]!;
+  assert(constraint?.type === "json_schema", constraint?.type);
+  assert.partialDeepStrictEqual(constraint.schema, { properties: { city: { type: "string" } } });
+});
+
+Deno.test("AI SDK: thoughts are apart from the text", async () => {
+  await using served = serve({ reply: "<think>\nHm, well.\n</think>\n\nFine." });
+  const { text, reasoningText } = await generateText({ ...served, prompt: "hi" });
+  assert.deepEqual([text, reasoningText], ["Fine.", "Hm, well."]);
 });

@@ -3,7 +3,8 @@
     clients_python.py http://127.0.0.1:8000/v1
 
 Each function below is one check; its outcome is a line of JSON. The server's model is `fake` and says what it was asked:
-the last line of a prompt after its role; `a long story` is one.
+the last line of a prompt after its role; `a long story` is one. Where it is told of the tool `weather` it calls it, and
+says the result.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import sys
 import traceback
 
 import openai
+import pydantic
 
 MESSAGES = [{"role": "user", "content": "one two three"}]
 ASKED = {"model": "fake", "messages": MESSAGES}
@@ -51,6 +53,52 @@ def chat_async(client):
     assert asyncio.run(ask()) == "one two three"
 
 
+def chat_choices(client):
+    completion = client.chat.completions.create(**ASKED, n=2, logprobs=True, top_logprobs=2)
+    assert [choice.index for choice in completion.choices] == [0, 1], completion
+    [first, *_] = completion.choices[1].logprobs.content
+    assert first.token == "one" and len(first.top_logprobs) == 2, first
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def tools(client):
+    asked = {"model": "fake", "messages": [{"role": "user", "content": "How is Paris?"}], "tools": [WEATHER]}
+    message = client.chat.completions.create(**asked).choices[0].message
+    [call] = message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Paris"}), call
+    with client.chat.completions.stream(**asked) as stream:
+        done = [event for event in stream if event.type == "tool_calls.function.arguments.done"]
+    assert [event.parsed_arguments for event in done] == [{"city": "Paris"}], done
+    assert stream.get_final_completion().choices[0].finish_reason == "tool_calls"
+    result = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+    answer = client.chat.completions.create(**{**asked, "messages": [*asked["messages"], message, result]})
+    assert answer.choices[0].message.content == "It is sunny.", answer
+
+
+class City(pydantic.BaseModel):
+    city: str
+
+
+def structured(client):
+    messages = [{"role": "user", "content": '{"city": "Paris"}'}]
+    completion = client.chat.completions.parse(model="fake", messages=messages, response_format=City)
+    assert completion.choices[0].message.parsed == City(city="Paris"), completion
+
+
 def completions(client):
     whole = client.completions.create(model="fake", prompt=["user:a b", "user:c d"], n=2, max_tokens=1)
     assert [choice.text for choice in whole.choices] == ["a", "a", "c", "c"], whole
@@ -61,6 +109,24 @@ def completions(client):
 def models(client):
     assert [model.id for model in client.models.list()] == ["fake"]
     assert client.models.retrieve("fake").id == "fake"
+
+
+def conversations(client):
+    items = [{"role": "user", "content": str(number)} for number in range(5)]
+    made = client.conversations.create(items=items[:2], metadata={"a": "b"})
+    added = client.conversations.items.create(made.id, items=items[2:])
+    assert [item.content[0].text for item in added.data] == ["2", "3", "4"], added
+    listed = client.conversations.items.list(made.id, order="asc", limit=2)
+    assert [item.content[0].text for item in listed] == ["0", "1", "2", "3", "4"]
+    client.conversations.items.delete(added.first_id, conversation_id=made.id)
+    assert client.conversations.update(made.id, metadata={}).metadata == {}
+    assert client.conversations.delete(made.id).deleted
+    try:
+        client.conversations.retrieve(made.id)
+    except openai.NotFoundError as error:
+        assert error.code == "not_found", error
+    else:
+        raise AssertionError("expected NotFoundError")
 
 
 def refusals(client):
@@ -86,7 +152,20 @@ def leaving(client):
     stream.close()
 
 
-CHECKS = [chat_whole, chat_streamed, chat_helper, chat_async, completions, models, refusals, leaving]
+CHECKS = [
+    chat_whole,
+    chat_streamed,
+    chat_helper,
+    chat_async,
+    chat_choices,
+    tools,
+    structured,
+    completions,
+    models,
+    conversations,
+    refusals,
+    leaving,
+]
 
 
 def main():

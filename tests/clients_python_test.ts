@@ -48,9 +48,15 @@ async function python(): Promise<string> {
 /** Long enough that a client which leaves can be told from one that stays. */
 const STORY = Array(1000).fill("word ");
 
-/** What stands behind the last role of a prompt. */
+/** What stands behind the last role of a prompt; or a call of the tool that it tells of, or what came of one. */
 function echo({ prompt }: GenerateRequest): string | string[] {
-  const said = prompt.join("").split("user:").at(-1)!.trimEnd();
+  const text = prompt.join("");
+  const result = text.match(/<tool_response>\n(.*)\n<\/tool_response>/)?.[1];
+  if (result !== undefined) return `It is ${result}.`;
+  if (text.includes('"weather"')) {
+    return `<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>`;
+  }
+  const said = text.split("user:").at(-1)!.trimEnd();
   return said === "a long story" ? STORY : said;
 }
 

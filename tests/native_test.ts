@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { engineContract } from "../src/engine/contract.ts";
 import { openEngine } from "../src/engine/mod.ts";
+import golden from "./golden/tiny-llama2.greedy.json" with { type: "json" };
 import { TINY_MODEL } from "./support.ts";
 
 engineContract("native engine", () => openEngine({ engine: "native", model: TINY_MODEL }));
@@ -39,6 +40,26 @@ Deno.test("native engine: progress rises to the whole", async () => {
     onProgress: ({ done, total }) => seen.push(done / total),
   });
   assert.ok(seen.length > 0 && seen.every((share, at) => share > 0 && share <= 1 && share >= (seen[at - 1] ?? 0)));
+});
+
+Deno.test("native engine: log probabilities differ as llama.cpp's logits do", async () => {
+  const { prompt, top } = golden.prefill as { prompt: string; top: [number, number][] };
+  await using engine = await openEngine({ engine: "native", model: TINY_MODEL });
+  const { text } = golden.prompts.find(({ name }) => name === prompt)!;
+  const request = { prompt: [text], maxTokens: 1, sampling: { temperature: 0 }, logprobs: 20, ignoreEos: true };
+  const ours = new Map<number, number>();
+  for await (const event of engine.generate(request)) {
+    if (event.type === "text") {
+      event.logprobs!.forEach((chosen) => chosen.top.forEach((t) => ours.set(t.id, t.logprob)));
+    }
+  }
+  const shared = top.filter(([id]) => ours.has(id));
+  assert.ok(shared.length >= 15, `${shared.length} of the most probable tokens are llama.cpp's too`);
+  const offsets = shared.map(([id, logit]) => logit - ours.get(id)!);
+  const mean = offsets.reduce((sum, offset) => sum + offset) / offsets.length;
+  const apart = offsets.map((offset) => Math.abs(offset - mean));
+  assert.ok(Math.max(...apart) < golden.tolerance.logit, `${Math.max(...apart)}`);
+  assert.ok(apart.reduce((sum, each) => sum + each) / apart.length < 2 * golden.tolerance.logit_mean, `${apart}`);
 });
 
 Deno.test("native engine: a special token that a user typed stays text", async () => {

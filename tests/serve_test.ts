@@ -1,5 +1,6 @@
 /** The served program as its clients see it: a process of its own, real sockets, the real core. */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import {
   healthUntil,
   llamero,
@@ -158,3 +159,32 @@ async function staysFree(flags: string[]): Promise<void> {
   const { stats } = await healthUntil(server.url, ({ stats }) => stats.running === 0);
   assert.deepEqual([stats.running, stats.generated_tokens], [0, 0]);
 }
+
+Deno.test("serve: conversations outlive the program, also when it is killed", async () => {
+  const dir = await Deno.makeTempDir();
+  const flags = ["--store", join(dir, "conversations.sqlite")];
+  let id = "";
+  const ask = async (url: string, path: string, body?: unknown) => {
+    const headers = { "content-type": "application/json" };
+    const init = body === undefined ? {} : { method: "POST", headers, body: JSON.stringify(body) };
+    const response = await fetch(`${url}/v1/conversations${path}`, init);
+    assert.equal(response.status, 200);
+    return await response.json();
+  };
+  for (const [round, signal] of (["SIGKILL", "SIGTERM", "SIGKILL"] as const).entries()) {
+    await using server = await served(TINY_MODEL, { flags });
+    id ||= (await ask(server.url, "", {})).id;
+    await ask(server.url, `/${id}/items`, { items: user(`${round}`.repeat(100_000)) });
+    await server.end(signal);
+  }
+  await using server = await served(TINY_MODEL, { flags });
+  const { data } = await ask(server.url, `/${id}/items?order=asc`);
+  assert.deepEqual(
+    data.map((item: { content: { text: string }[] }) => item.content[0]!.text),
+    [0, 1, 2].map((round) => {
+      return `${round}`.repeat(100_000);
+    }),
+  );
+  await server.end();
+  await Deno.remove(dir, { recursive: true });
+});

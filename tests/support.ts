@@ -75,6 +75,8 @@ export function program(
 export interface Served extends AsyncDisposable {
   url: string;
   model: string;
+  /** Send a signal and wait for the end; default SIGTERM. Once it has ended, nothing more happens. */
+  end(signal?: Deno.Signal): Promise<void>;
 }
 
 /** How to serve. */
@@ -96,15 +98,14 @@ export async function served(model: string, { flags = [], permissions }: ServeOp
     text += value;
   }
   const { url, model: id } = JSON.parse(text.slice(0, text.indexOf("\n")));
-  return {
-    url,
-    model: id,
-    async [Symbol.asyncDispose]() {
-      child.kill("SIGTERM");
-      await lines.cancel();
-      await child.status;
-    },
-  };
+  let ended: Promise<void> | undefined;
+  async function stop(signal: Deno.Signal): Promise<void> {
+    child.kill(signal);
+    await lines.cancel();
+    await child.status;
+  }
+  const end = (signal: Deno.Signal = "SIGTERM") => ended ??= stop(signal);
+  return { url, model: id, end, [Symbol.asyncDispose]: () => end() };
 }
 
 /** Asks `url` for its health until `holds`, for at most ten seconds; returns the last answer. */

@@ -15,13 +15,18 @@
 //! | 5 done | JSON `{reason, stop?, prompt_tokens, completion_tokens, queue_ms, prefill_ms, decode_ms}` |
 //! | 6 error | JSON `{code, message}` of one request |
 //! | 7 started | u32 prompt tokens |
+//! | 8 logprobs | of a token of the reply, before the text record that it belongs to: entries as below |
+//! | 9 prompt logprobs | of a token of the prompt, before the first text record: entries, none for the first token |
 //! | 10 embedding | u32 prompt tokens, then f32 numbers |
+//!
+//! An entry is `u32 id, f32 log probability, u32 length, bytes of the token`; the token comes first, then the most probable
+//! ones in its place.
 //!
 //! Absent: who waits for records and how they cross a border.
 
 use serde::Serialize;
 
-use crate::engine::{Event, EventKind, FinishReason, Timings, Usage};
+use crate::engine::{Event, EventKind, FinishReason, Timings, TokenLogprob, Usage};
 use crate::error::Error;
 
 const HEADER: usize = 16;
@@ -122,6 +127,16 @@ fn encode_kind(kind: &EventKind) -> (u32, Vec<u8>) {
         EventKind::Embedding { values, prompt_tokens } => {
             let bytes = values.iter().flat_map(|value| value.to_le_bytes());
             (10, (*prompt_tokens as u32).to_le_bytes().into_iter().chain(bytes).collect())
+        }
+        EventKind::Logprobs { of_prompt, tokens } => {
+            let mut bytes = Vec::new();
+            for TokenLogprob { id, logprob, bytes: token } in tokens {
+                for word in [*id, logprob.to_bits(), token.len() as u32] {
+                    bytes.extend_from_slice(&word.to_le_bytes());
+                }
+                bytes.extend_from_slice(token);
+            }
+            (if *of_prompt { 9 } else { 8 }, bytes)
         }
         EventKind::Started { prompt_tokens } => (7, (*prompt_tokens as u32).to_le_bytes().to_vec()),
     }

@@ -27,8 +27,8 @@ import type { TurnEvent } from "../sessions/turn.ts";
 import { readJson } from "./body.ts";
 import { answerWhole, begun, type CompletionOptions, finishReason } from "./completions.ts";
 import type { ApiError } from "./errors.ts";
+import { nameIgnored } from "./ignored.ts";
 import { originOf } from "./observe.ts";
-import { IGNORED_HEADER } from "./ollama.ts";
 import type { ApiEnv, Route } from "./route.ts";
 import type { Service } from "./service.ts";
 import { pulledStream, SSE_HEADERS, sseEvent } from "./stream.ts";
@@ -69,13 +69,15 @@ function messages(service: Service, options: CompletionOptions): Handler<ApiEnv>
   return async function handleMessages(c) {
     const request = parseMessagesRequest(await readJson(c, maxBodyBytes));
     service.requireModel(request.model);
-    if (request.ignored.length > 0) c.header(IGNORED_HEADER, request.ignored.join(", "));
+    nameIgnored(c, request.ignored);
     const requestId = c.get("requestId");
     const writer = new MessageWriter({ id: service.newId(), model: service.modelId });
     const left = new AbortController();
     const body = { onCancel: () => left.abort(), keepAliveMs };
     const fail = (error: unknown) => service.fail(requestId, error);
-    const events = await begun(service.reply(originOf(c), request, left.signal), startAfterMs);
+    // Some models think whatever they are asked; their thoughts are no text.
+    const reply = service.reply(originOf(c), { ...request, reasoning: true }, left.signal);
+    const events = await begun(reply, startAfterMs);
     const written = messageEvents(writer, request, events);
 
     if (request.stream) {
@@ -108,8 +110,8 @@ async function* streamReply(
   try {
     for await (const event of written) yield sse(event);
   } catch (error) {
-    const { status, message } = fail(error);
-    yield sse(messagesError(status, message, requestId));
+    const { status, wire } = fail(error);
+    yield sse(messagesError(status, wire, requestId));
   }
 }
 

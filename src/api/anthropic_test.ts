@@ -80,17 +80,16 @@ Deno.test("stream: bytes", async () => {
 });
 
 Deno.test("stream: a failure after the start is its last event, without message_stop and without our insides", async () => {
-  for (
-    const [code, shown, type] of [["closed", "why", "api_error"], [
-      "internal",
-      "the server failed; its log has the reason",
-      "api_error",
-    ]] as const
-  ) {
+  const cases: [EngineErrorCode, string, string][] = [
+    ["closed", "why", "closed"],
+    ["internal", "the server failed; its log has the reason", "internal_error"],
+  ];
+  for (const [code, shown, errorCode] of cases) {
     const { app } = testApp(failing(code, "why", started, said("x")));
     const response = await app.request(messagesRequest({ stream: true }, { headers: { "x-request-id": "r1" } }));
-    const error = sse("error", `"error":{"type":"${type}","message":"${shown}"},"request_id":"r1"`);
-    assert.equal(await response.text(), opening + textBlock + textDelta("x") + error);
+    const details = `"details":{"error_code":"${errorCode}","param":null}`;
+    const error = `"error":{"type":"api_error","message":"${shown}",${details}},"request_id":"r1"`;
+    assert.equal(await response.text(), opening + textBlock + textDelta("x") + sse("error", error));
   }
 });
 

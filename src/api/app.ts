@@ -15,14 +15,18 @@ import { matchedRoutes } from "hono/route";
 import type { UpgradeWebSocket } from "hono/ws";
 import type { ChatTemplate } from "../chat/template.ts";
 import type { Engine } from "../engine/engine.ts";
-import { wireModel, wireModelList } from "../protocol/mod.ts";
+import { type Item, wireModel, wireModelList } from "../protocol/mod.ts";
+import { Conversations } from "../sessions/conversations.ts";
 import { MemoryStore } from "../sessions/memory_store.ts";
+import { Responses } from "../sessions/responses.ts";
 import type { Store } from "../sessions/store.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
 import { anthropicRequestId, anthropicRoutes } from "./anthropic.ts";
-import { MAX_BODY_BYTES } from "./body.ts";
+import { BODY_TIMEOUT_MS, MAX_BODY_BYTES } from "./body.ts";
+import { pages, safeHeaders } from "./browsers.ts";
 import { STRANGER } from "./caller.ts";
 import { chatRoutes } from "./completions.ts";
+import { conversationRoutes } from "./conversations.ts";
 import { type ApiEnv, mount, openApiDocument, type Route } from "./route.ts";
 import { docsRoutes } from "./docs.ts";
 import { errorBody } from "./dialects.ts";
@@ -31,14 +35,17 @@ import { ApiError } from "./errors.ts";
 import { generateRoutes } from "./generate.ts";
 import { guard, type GuardOptions } from "./guard.ts";
 import type { KeyRing } from "./keys.ts";
+import type { RequestLimits } from "./limits.ts";
 import { type Log, logFailures } from "./log.ts";
 import { ollamaRoutes } from "./ollama.ts";
-import { type Observer, originOf } from "./observe.ts";
+import type { Observer } from "./observe.ts";
 import { recognise } from "./recognise.ts";
+import { responseRoutes } from "./responses.ts";
 import { Service, stopping } from "./service.ts";
 import { completionRoutes } from "./text_completions.ts";
 import { tokenRoutes } from "./tokens.ts";
-import { SOCKET_LIMITS, socketEvents, type SocketLimits } from "./ws.ts";
+import type { Authenticate, SocketLimits } from "./socket_session.ts";
+import { socketRoutes } from "./ws.ts";
 
 /** Default of `AppOptions.startAfterMs`: the engine answers between two pieces of work, so well below a second. */
 export const START_AFTER_MS = 2000;
@@ -46,6 +53,12 @@ export const START_AFTER_MS = 2000;
 export const HEAD_AFTER_MS = 50;
 /** Default of `AppOptions.keepAliveMs`: half of what the stricter proxies allow. */
 export const KEEP_ALIVE_MS = 15_000;
+
+/** Longest URL: ids and a few parameters; everything else comes in bodies. */
+export const MAX_URL_LENGTH = 8192;
+
+/** Methods by their names; anybody may make up others, and observers must not count each. */
+const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
 
 /** What a server that stops still says of itself. */
 const OPEN_WHILE_CLOSING = ["/healthz", "/readyz", "/metrics"];
@@ -72,8 +85,12 @@ export interface AppOptions extends GuardOptions {
   store?: Store;
   /** Takes what an operator may want to know. Default: failures on standard error. */
   log?: Log;
+  /** Whether prompts and replies are logged. */
+  logPrompts?: boolean;
   /** Largest request body in bytes. */
   maxBodyBytes?: number;
+  /** Longest time in which a request's body has to come, in milliseconds. */
+  bodyTimeoutMs?: number;
   /** Longest wait for the engine to take a request on, in milliseconds, before its status is decided. */
   startAfterMs?: number;
   /** Longest wait for a whole reply, in milliseconds, before its head is sent. */
@@ -88,6 +105,8 @@ export interface AppOptions extends GuardOptions {
   closing?: AbortSignal;
   /** Who may use the server; missing: everybody. */
   keys?: KeyRing;
+  /** What every request may take. */
+  requestLimits?: RequestLimits;
   /** Limits of each WebSocket. */
   socketLimits?: SocketLimits;
 }
@@ -100,6 +119,9 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
   const app = new OpenAPIHono<ApiEnv>();
   app.onError((error, c) => sendError(c, service, error));
   app.notFound((c) => sendError(c, service, notFound(c)));
+  const { clock, newId, modelId, store } = service;
+  const conversations = new Conversations<Item>(store, { clock, newId });
+  const responses = new Responses({ store, conversations, modelId, newId, clock });
   const routes: Route[] = [
     ...docsRoutes(() => openApiDocument(app)),
     ...statusRoutes(service),
@@ -110,14 +132,21 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
     ...tokenRoutes(service, limits),
     ...ollamaRoutes(service, limits),
     ...generateRoutes(service, limits),
-    ...socketRoutes(service, options),
+    ...conversationRoutes({ ...limits, conversations, newId }),
+    ...responseRoutes(service, responses, limits),
+    ...socketRoutes(service, responses, {
+      upgrade: options.upgradeWebSocket,
+      authenticate: keyCheck({ keys: service.keys, serves: (model) => service.serves(model) }),
+      limits: options.socketLimits,
+    }),
     ...options.routes ?? [],
   ];
   const { keys, observers } = options;
   const known = recognise({ keys, routes, serves: (model) => service.serves(model) });
   app.use(requestId());
   app.use("/v1/messages/*", anthropicRequestId);
-  app.use(accessLog(service, observers), guard(options), known, admit(service));
+  app.use(accessLog(service, observers), safeHeaders, bounds(options), guard(options));
+  app.use(pages(options.origins), known, admit(service));
   mount(app, routes);
   return app;
 }
@@ -134,41 +163,45 @@ function serviceOf(options: AppOptions): Service {
   });
 }
 
+/** Whose key it is, if it is one for the served model. */
+function keyCheck({ keys, serves }: Pick<Service, "keys" | "serves">): Authenticate | undefined {
+  return keys && (async (key) => {
+    const caller = await keys.authenticate(key);
+    return caller?.models?.some(serves) === false ? undefined : caller;
+  });
+}
+
 /** 128 random bits in hexadecimal. */
 function randomId(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-function socketRoutes(service: Service, options: AppOptions): Route[] {
-  const { upgradeWebSocket: upgrade, socketLimits = SOCKET_LIMITS } = options;
-  if (!upgrade) return [];
-  const upgraded = upgrade((c) => socketEvents(service, originOf(c), socketLimits));
-  const handler: Handler<ApiEnv> = async (c, next) =>
-    await upgraded(c, next) ?? refuse(
-      new ApiError(426, {
-        code: "upgrade_required",
-        message: "/v1/responses: expected a WebSocket upgrade, got a plain request",
-      }, { headers: { upgrade: "websocket" } }),
-    );
-  return [{ method: "get", path: "/v1/responses", summary: "Responses over a WebSocket", handler }];
-}
-
-function refuse(error: ApiError): never {
-  throw error;
-}
-
-/** One entry for each request, when its head is ready: a stream may go on long after that. */
-function accessLog(service: Service, observers: readonly Observer[] = []) {
+/** Tells the log and observers of each request, and of its status when its head is ready. */
+function accessLog({ requests }: Service, observers: readonly Observer[] = []) {
   return createMiddleware<ApiEnv>(async (c, next) => {
-    const started = service.clock();
-    c.set("origin", { requestId: c.get("requestId"), caller: STRANGER });
-    await next();
     const { method, path } = c.req;
+    const origin = { requestId: c.get("requestId"), caller: STRANGER };
+    c.set("origin", origin);
+    requests.arrived(origin, method, path);
+    await next();
     const { status } = c.res;
-    const ms = service.clock() - started;
-    service.log({ event: "request", requestId: c.get("requestId"), method, path, status, ms });
-    for (const observer of observers) observer.request?.(method, routeOf(c), status);
+    requests.answered(origin, status);
+    const known = METHODS.has(method) ? method : "other";
+    for (const observer of observers) observer.request?.(known, routeOf(c), status);
   });
+}
+
+/** What a request may look like before anybody reads it. How long its head may be, the runtime says. */
+function bounds({ bodyTimeoutMs = BODY_TIMEOUT_MS }: AppOptions) {
+  return createMiddleware<ApiEnv>(async (c, next) => {
+    if (c.req.url.length > MAX_URL_LENGTH) throw longUrl();
+    c.set("bodyTimeoutMs", bodyTimeoutMs);
+    await next();
+  });
+}
+
+function longUrl(): ApiError {
+  return new ApiError(414, { code: "url_too_long", message: `URL: expected at most ${MAX_URL_LENGTH} characters` });
 }
 
 /** The row of the table that a request met. */
@@ -176,10 +209,11 @@ function routeOf(c: Context): string {
   return matchedRoutes(c).findLast(({ path }) => !path.endsWith("*"))?.path ?? "unknown";
 }
 
-/** A server that stops takes on nothing new, and says so before a request costs anything. */
-function admit({ closing }: Service) {
+/** A server that stops takes on nothing new, and one key no more than its share: said before a request costs anything. */
+function admit({ closing, limits }: Service) {
   return createMiddleware<ApiEnv>(async (c, next) => {
     if (closing.aborted && !OPEN_WHILE_CLOSING.includes(c.req.path)) throw stopping();
+    for (const [name, value] of Object.entries(limits.request(c.get("caller")))) c.header(name, value);
     await next();
   });
 }
@@ -218,14 +252,14 @@ function ready({ engine, closing }: Service): Handler<ApiEnv> {
 }
 
 function models(service: Service): Handler<ApiEnv> {
-  const served = wireModel(service.modelId, service.now());
+  const served = wireModel(service.modelId, service.now(), service.engine.model.contextLength);
   return function handleModels(c) {
     return c.json(wireModelList([served]));
   };
 }
 
 function model(service: Service): Handler<ApiEnv> {
-  const served = wireModel(service.modelId, service.now());
+  const served = wireModel(service.modelId, service.now(), service.engine.model.contextLength);
   return function handleModel(c) {
     service.requireModel(c.req.param("id")!);
     return c.json(served);

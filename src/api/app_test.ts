@@ -14,8 +14,19 @@ async function checkError(response: Response, status: number, code: string, mess
 
 Deno.test("GET /v1/models lists the one model; it is found under its id, raw or encoded, and its aliases", async () => {
   const { app } = testApp(events(done()));
-  const model = { id: "org/model", object: "model", created: 1_700_000_000, owned_by: "llamero" };
-  assert.deepEqual(await (await app.request("/v1/models")).json(), { object: "list", data: [model] });
+  const model = {
+    id: "org/model",
+    object: "model",
+    created: 1_700_000_000,
+    owned_by: "llamero",
+    // Anthropic's clients ask under the same path.
+    type: "model",
+    display_name: "org/model",
+    created_at: "2023-11-14T22:13:20.000Z",
+    max_input_tokens: 2048,
+  };
+  const page = { has_more: false, first_id: "org/model", last_id: "org/model" };
+  assert.deepEqual(await (await app.request("/v1/models")).json(), { object: "list", data: [model], ...page });
   for (const id of ["org/model", "org%2Fmodel", "model.gguf"]) {
     assert.deepEqual(await (await app.request(`/v1/models/${id}`)).json(), model);
   }
@@ -75,7 +86,7 @@ Deno.test("unknown paths and methods are refused in the envelope", async () => {
     await checkError(response, 405, "method_not_allowed", /expected POST, got GET$/);
   }
   // Without a way to upgrade there is no socket.
-  await checkError(await app.request("/v1/responses"), 404, "not_found", /responses/);
+  await checkError(await app.request("/v1/responses"), 405, "method_not_allowed", /expected POST, got GET$/);
 });
 
 Deno.test("x-request-id is made or, when it is harmless, taken over, on errors as well", async () => {
@@ -93,22 +104,30 @@ Deno.test("x-request-id is made or, when it is harmless, taken over, on errors a
   }
 });
 
-Deno.test("no cross-origin headers are ever sent", async () => {
-  const { app } = testApp(events(done()), { origins: ["https://chat.example"] });
-  for (const method of ["GET", "OPTIONS"]) {
-    const headers = { origin: "https://chat.example", "access-control-request-method": "POST" };
-    const response = await app.request("/v1/models", { method, headers });
-    await response.body?.cancel();
-    assert.deepEqual([...response.headers.keys()].filter((name) => name.startsWith("access-control")), []);
-  }
-});
-
 Deno.test("every request is logged once, without its content", async () => {
   const { app, log } = testApp(events(done()));
   await app.request("/healthz", { headers: { "x-request-id": "a" } });
   await app.request("/nowhere?secret=1", { headers: { "x-request-id": "b" } });
   assert.deepEqual(log, [
-    { event: "request", requestId: "a", method: "GET", path: "/healthz", status: 200, ms: 0 },
-    { event: "request", requestId: "b", method: "GET", path: "/nowhere", status: 404, ms: 0 },
+    {
+      event: "request",
+      requestId: "a",
+      key: "anybody",
+      method: "GET",
+      path: "/healthz",
+      status: 200,
+      headMs: 0,
+      ms: 0,
+    },
+    {
+      event: "request",
+      requestId: "b",
+      key: "anybody",
+      method: "GET",
+      path: "/nowhere",
+      status: 404,
+      headMs: 0,
+      ms: 0,
+    },
   ]);
 });

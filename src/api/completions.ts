@@ -13,11 +13,17 @@
  */
 
 import type { Context, Handler } from "hono";
-import type { DoneEvent } from "../engine/engine.ts";
+import type { ChosenLogprob, DoneEvent } from "../engine/engine.ts";
 import {
+  chatChoice,
   chatChunk,
   type ChatCompletion,
   chatCompletion,
+  type ChatDelta,
+  type ChatFinishReason,
+  chatLogprobs,
+  type ChatRequest,
+  type ChatSaid,
   chatSchema,
   type ChatUsage,
   chatUsage,
@@ -25,10 +31,12 @@ import {
   parseChatRequest,
   type ReplyHead,
   type WireFinishReason,
+  wireTimings,
 } from "../protocol/mod.ts";
 import type { TurnEvent } from "../sessions/turn.ts";
 import { readJson } from "./body.ts";
-import { cancelledByServer, type Service } from "./service.ts";
+import { nameIgnored } from "./ignored.ts";
+import { cancelledByServer, type ChoiceEvent, type Service } from "./service.ts";
 import type { ApiError } from "./errors.ts";
 import { JSON_FILLER, pulledStream, type PulledStreamOptions, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
 import { LATE, within } from "./timing.ts";
@@ -64,18 +72,19 @@ function chatCompletions(service: Service, options: CompletionOptions): Handler<
   return async function handleChatCompletion(c) {
     const request = parseChatRequest(await readJson(c, maxBodyBytes));
     service.requireModel(request.model);
+    nameIgnored(c, request.ignored);
     const requestId = c.get("requestId");
     const head = { id: `chatcmpl-${service.newId()}`, created: service.now(), model: service.modelId };
     const left = new AbortController();
     const body = { onCancel: () => left.abort(), keepAliveMs };
     const fail = (error: unknown) => service.fail(requestId, error);
-    const events = await begun(service.reply(originOf(c), request, left.signal), startAfterMs);
+    const events = await begun(service.replies(originOf(c), request, left.signal), startAfterMs);
 
     if (request.stream) {
-      const chunks = streamReply(head, events, request.includeUsage, fail);
+      const chunks = streamReply(head, events, request, fail);
       return c.body(pulledStream(chunks, { ...body, filler: SSE_FILLER }), 200, { ...SSE_HEADERS });
     }
-    return await answerWhole(c, wholeReply(head, events), { ...body, headAfterMs, fail });
+    return await answerWhole(c, wholeReply(head, events, request), { ...body, headAfterMs, fail });
   };
 }
 
@@ -99,15 +108,77 @@ export async function answerWhole(
   return c.body(pulledStream(pieces, { ...body, filler: JSON_FILLER }), 200, { "content-type": "application/json" });
 }
 
-async function wholeReply(head: ReplyHead, events: AsyncIterable<TurnEvent>): Promise<ChatCompletion> {
-  let content = "";
-  for await (const event of events) {
-    if (event.type === "text") content += event.text;
-    if (event.type === "done") {
-      return chatCompletion(head, { content, finishReason: finishReason(event), usage: usageOf(event) });
+async function wholeReply(
+  head: ReplyHead,
+  events: AsyncIterable<ChoiceEvent<TurnEvent>>,
+  { n }: ChatRequest,
+): Promise<ChatCompletion> {
+  const choices = Array.from({ length: n }, () => new ChatSpeaker());
+  for await (const { index, event } of events) choices[index]!.take(event);
+  const { usage, timings } = choices[0]!.done;
+  return chatCompletion(head, {
+    choices: choices.map(({ said }, index) => chatChoice(index, said)),
+    usage: usageOf(choices),
+    timings: wireTimings(usage, timings),
+  });
+}
+
+/** What one choice has said so far. */
+class ChatSpeaker {
+  #content = "";
+  #reasoning = "";
+  #tokens: ChosenLogprob[] | undefined;
+  #done: DoneEvent | undefined;
+  readonly #calls: { id: string; name: string; arguments: string }[] = [];
+
+  /** Takes the next event; gives what it adds, if that is anything. */
+  take(event: TurnEvent): ChatDelta | undefined {
+    switch (event.type) {
+      case "started":
+        return undefined;
+      case "text":
+        this.#content += event.text;
+        if (event.logprobs) (this.#tokens ??= []).push(...event.logprobs);
+        return event.text === "" && !event.logprobs ? undefined : { content: event.text };
+      case "reasoning":
+        this.#reasoning += event.text;
+        return { reasoning_content: event.text };
+      case "tool_call": {
+        const { index, id, name } = event;
+        this.#calls.push({ id, name, arguments: "" });
+        return { tool_calls: [{ index, id, type: "function", function: { name, arguments: "" } }] };
+      }
+      case "tool_arguments":
+        this.#calls[event.index]!.arguments += event.text;
+        return { tool_calls: [{ index: event.index, function: { arguments: event.text } }] };
+      case "done":
+        this.#done = event;
+        return {};
     }
   }
-  throw new Error("reply ended without a done event");
+
+  /** How it ended. */
+  get done(): DoneEvent {
+    if (this.#done === undefined) throw new Error("reply ended without a done event");
+    return this.#done;
+  }
+
+  /** Why it ended; a reply that was cut in a call has not called. */
+  get finishReason(): ChatFinishReason {
+    const reason = finishReason(this.done);
+    return reason === "stop" && this.#calls.length > 0 ? "tool_calls" : reason;
+  }
+
+  /** All that it said. */
+  get said(): ChatSaid {
+    return {
+      content: this.#content,
+      reasoning: this.#reasoning,
+      toolCalls: this.#calls,
+      logprobs: this.#tokens ? chatLogprobs(this.#tokens) : null,
+      finishReason: this.finishReason,
+    };
+  }
 }
 
 /** The JSON of a reply that comes after its head. */
@@ -139,20 +210,28 @@ export async function begun<T>(events: AsyncGenerator<T>, waitMs: number): Promi
 
 async function* streamReply(
   head: ReplyHead,
-  events: AsyncIterable<TurnEvent>,
-  includeUsage: boolean,
+  events: AsyncIterable<ChoiceEvent<TurnEvent>>,
+  { n, includeUsage }: ChatRequest,
   fail: (error: unknown) => ApiError,
 ): AsyncGenerator<string> {
   const usage = includeUsage ? null : undefined;
+  const choices = Array.from({ length: n }, () => new ChatSpeaker());
   try {
-    yield data(chatChunk(head, { delta: { role: "assistant", content: "" }, usage }));
-    for await (const event of events) {
-      if (event.type === "text") yield data(chatChunk(head, { delta: { content: event.text }, usage }));
-      if (event.type !== "done") continue;
-      yield data(chatChunk(head, { delta: {}, finishReason: finishReason(event), usage }));
-      if (includeUsage) yield data(chatChunk(head, { usage: usageOf(event) }));
-      yield sseData("[DONE]");
+    for (const index of choices.keys()) {
+      yield data(chatChunk(head, { index, delta: { role: "assistant", content: "" }, usage }));
     }
+    for await (const { index, event } of events) {
+      const delta = choices[index]!.take(event);
+      if (delta === undefined) continue;
+      const logprobs = event.type === "text" && event.logprobs ? chatLogprobs(event.logprobs) : undefined;
+      const end = event.type !== "done" ? {} : {
+        finishReason: choices[index]!.finishReason,
+        timings: wireTimings(event.usage, event.timings),
+      };
+      yield data(chatChunk(head, { index, delta, logprobs, usage, ...end }));
+    }
+    if (includeUsage) yield data(chatChunk(head, { usage: usageOf(choices) }));
+    yield sseData("[DONE]");
   } catch (error) {
     yield data(errorEnvelope(fail(error).wire));
   }
@@ -169,6 +248,8 @@ export function finishReason(event: DoneEvent): WireFinishReason {
   return event.reason;
 }
 
-function usageOf({ usage }: DoneEvent): ChatUsage {
-  return chatUsage(usage.promptTokens, usage.completionTokens);
+/** The prompt is counted once, however many choices read it. */
+function usageOf(choices: readonly { done: DoneEvent }[]): ChatUsage {
+  const usages = choices.map(({ done }) => done.usage);
+  return chatUsage(usages[0]!.promptTokens, usages.reduce((sum, { completionTokens }) => sum + completionTokens, 0));
 }

@@ -3,12 +3,24 @@ import { ChatTemplateError, type ChatTemplateErrorCode } from "../chat/message.t
 import { EngineError, type EngineErrorCode } from "../engine/engine.ts";
 import type { AppOptions } from "./app.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
-import { aborted, chatRequest, done, events, said, type Script, testApp, untilAborted } from "./test_support.ts";
+import {
+  aborted,
+  chatRequest,
+  done,
+  events,
+  said,
+  type Script,
+  testApp,
+  TIMINGS,
+  untilAborted,
+} from "./test_support.ts";
 
 const head = '"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"org/model"';
 
 function chunk(delta: string, finish = "null", usage = ""): string {
-  return `data: {${head},"choices":[{"index":0,"delta":${delta},"logprobs":null,"finish_reason":${finish}}]${usage}}\n\n`;
+  const timings = finish === "null" ? "" : `,"timings":${JSON.stringify(TIMINGS)}`;
+  const choice = `{"index":0,"delta":${delta},"logprobs":null,"finish_reason":${finish}}`;
+  return `data: {${head},"choices":[${choice}]${usage}${timings}}\n\n`;
 }
 
 const opening = chunk('{"role":"assistant","content":""}');
@@ -64,6 +76,7 @@ Deno.test("whole: the texts of the reply as one message, with counts", async () 
       finish_reason: "stop",
     }],
     usage: { prompt_tokens: 3, completion_tokens: 2, total_tokens: 5 },
+    timings: TIMINGS,
   });
 });
 
@@ -197,7 +210,9 @@ Deno.test("requests that break the protocol never reach the engine", async () =>
     await refuse(chatRequest({}, { body: new Uint8Array(bytes) }), 400, "invalid_json", /expected UTF-8/);
   }
   await refuse(chatRequest({ temperature: 3 }), 400, "invalid_value", /^temperature: .* got 3$/, "temperature");
-  await refuse(chatRequest({ n: 2 }), 400, "unsupported_value", /^n: expected 1/, "n");
+  await refuse(chatRequest({ n: 17 }), 400, "invalid_value", /^n: .* got 17$/, "n");
+  await refuse(chatRequest({ functions: [{}] }), 400, "unsupported_value", /^functions: /, "functions");
+  await refuse(chatRequest({ tool_choice: "required" }), 400, "invalid_value", /no tools/, "tool_choice");
   await refuse(chatRequest({ model: "gpt-5" }), 404, "model_not_found", /got "gpt-5"$/, "model");
   await refuse(chatRequest({ model: undefined }), 400, "invalid_value", /^model: /, "model");
 });
@@ -251,7 +266,7 @@ Deno.test("stream: leaving in the middle cancels the engine", async () => {
   const pending = reader.read();
   await reader.cancel();
   assert.deepEqual([signal.aborted, (await pending).done], [true, true]);
-  assert.deepEqual(log.filter(({ event }) => event === "reply").length, 1);
+  assert.deepEqual(log.filter((entry) => "outcome" in entry).length, 1);
 });
 
 Deno.test("stream: leaving before anything was read cancels the engine", async () => {
@@ -325,4 +340,235 @@ Deno.test("stream: a prompt that takes long to read gets its head before its fir
   }, { headAfterMs: 5, keepAliveMs: 20 });
   const text = await (await app.request(chatRequest({ stream: true }))).text();
   assert.match(text, /^data: .*"role":"assistant".*\n\n(: keep-alive\n\n)+data: .*"stop".*\n\ndata: \[DONE\]\n\n$/);
+});
+
+const WEATHER = { type: "function", function: { name: "weather", parameters: { type: "object" } } };
+const CALL = ['<tool_call>{"name": "weather", ', '"arguments": {"city":', ' "Bonn"}}</tool_call>'];
+
+/** The JSON of each event of a stream. */
+async function chunks(response: Response): Promise<Record<string, unknown>[]> {
+  const lines = (await response.text()).split("\n\n").filter((line) => line.startsWith("data: {"));
+  return lines.map((line) => JSON.parse(line.slice("data: ".length)));
+}
+
+/** The choices of each event of a stream. */
+async function choicesOf(script: Script, fields: Record<string, unknown>) {
+  const { app, engine } = testApp(script);
+  const all = await chunks(await app.request(chatRequest({ stream: true, ...fields })));
+  // deno-lint-ignore no-explicit-any
+  return { choices: all.flatMap(({ choices }) => choices as any[]), all, engine };
+}
+
+Deno.test("whole: calls of functions, with null where nothing was said", async () => {
+  const { app } = testApp(events(...CALL.map((text) => said(text)), done()), { newId: () => "0123456789" });
+  const [choice] = (await (await app.request(chatRequest({ tools: [WEATHER] }))).json()).choices;
+  assert.deepEqual(choice, {
+    index: 0,
+    message: {
+      role: "assistant",
+      content: null,
+      refusal: null,
+      tool_calls: [{
+        id: "012345678",
+        type: "function",
+        function: { name: "weather", arguments: '{"city": "Bonn"}' },
+      }],
+    },
+    logprobs: null,
+    finish_reason: "tool_calls",
+  });
+});
+
+Deno.test("stream: calls of functions as they come", async () => {
+  const { choices } = await choicesOf(events(said("Wait. "), ...CALL.map((text) => said(text)), done()), {
+    tools: [WEATHER],
+  });
+  assert.deepEqual(choices.map(({ delta }) => delta), [
+    { role: "assistant", content: "" },
+    { content: "Wait." },
+    { tool_calls: [{ index: 0, id: "1", type: "function", function: { name: "weather", arguments: "" } }] },
+    { tool_calls: [{ index: 0, function: { arguments: '{"city":' } }] },
+    { tool_calls: [{ index: 0, function: { arguments: ' "Bonn"}' } }] },
+    {},
+  ]);
+  assert.equal(choices.at(-1)!.finish_reason, "tool_calls");
+  const cut = await choicesOf(events(said(CALL[0]!), said(CALL[1]!), done("length")), { tools: [WEATHER] });
+  assert.equal(cut.choices.at(-1)!.finish_reason, "length");
+});
+
+Deno.test("tool choices reach the prompt and the engine", async () => {
+  const ask = async (fields: Record<string, unknown>) => {
+    const { app, engine } = testApp(events(done()));
+    const response = await app.request(chatRequest({ tools: [WEATHER], ...fields }));
+    assert.equal(response.status, 200);
+    const { prompt, constraint } = engine.calls[0]!.request;
+    return { prompt: prompt.join(""), constraint };
+  };
+  assert.match((await ask({})).prompt, /"name":"weather"/);
+  assert.equal((await ask({})).constraint, undefined);
+  assert.doesNotMatch((await ask({ tool_choice: "none" })).prompt, /weather/);
+  for (const tool_choice of ["required", { type: "function", function: { name: "weather" } }]) {
+    const { constraint } = await ask({ tool_choice });
+    assert(constraint?.type === "grammar" && constraint.grammar.includes("said: calls"));
+  }
+  const both = await ask({ response_format: { type: "json_object" } });
+  assert(both.constraint?.type === "grammar" && both.constraint.grammar.includes("said: calls | reply"));
+  const strict = { type: "function", function: { ...WEATHER.function, strict: true } };
+  assert((await ask({ tools: [strict] })).constraint?.type === "grammar");
+});
+
+Deno.test("earlier calls, results and thoughts reach the template", async () => {
+  let seen: unknown;
+  const template = {
+    name: "t",
+    tools: "hermes",
+    render(...all: unknown[]) {
+      seen = all;
+      return { prompt: ["x"], stop: [] };
+    },
+  } as const;
+  const { app } = testApp(events(done()), { template });
+  const call = { id: "c", type: "function", function: { name: "weather", arguments: "{}" } };
+  const messages = [
+    { role: "user", content: "?" },
+    { role: "assistant", content: null, tool_calls: [call], reasoning_content: "t" },
+    { role: "tool", content: "dry", tool_call_id: "c" },
+  ];
+  const asked = chatRequest({ messages, tools: [WEATHER], reasoning_effort: "none", chat_template_kwargs: { x: 1 } });
+  assert.equal((await app.request(asked)).status, 200);
+  const [given, options] = seen as [unknown, Record<string, unknown>];
+  assert.deepEqual(given, [
+    { role: "user", content: "?" },
+    { role: "assistant", content: "", toolCalls: [{ id: "c", name: "weather", arguments: "{}" }], reasoning: "t" },
+    { role: "tool", content: "dry", toolCallId: "c" },
+  ]);
+  assert.deepEqual(options.tools, [{ name: "weather", parameters: { type: "object" } }]);
+  assert.deepEqual(options.variables, { reasoning_effort: "none", enable_thinking: false, x: 1 });
+});
+
+Deno.test("thoughts are told apart, unless they are wanted in the text", async () => {
+  const script = events(said("<think>a"), said(" b</think>"), said(" c"), done());
+  const { app } = testApp(script);
+  const [choice] = (await (await app.request(chatRequest())).json()).choices;
+  assert.deepEqual([choice.message.reasoning_content, choice.message.content], ["a b", "c"]);
+  const { choices } = await choicesOf(script, {});
+  assert.deepEqual(choices.slice(1, 4).map(({ delta }) => delta), [
+    { reasoning_content: "a" },
+    { reasoning_content: " b" },
+    { content: "c" },
+  ]);
+  const [raw] = (await (await app.request(chatRequest({ reasoning_format: "none" }))).json()).choices;
+  assert.deepEqual([raw.message.reasoning_content, raw.message.content], [undefined, "<think>a b</think> c"]);
+});
+
+Deno.test("n choices: interleaved by their index, seeds of their own, the prompt counted once", async () => {
+  let next = 0;
+  const script: Script = async function* () {
+    const own = next++;
+    yield said(`a${own}`);
+    yield said(`b${own}`);
+    yield done(own === 1 ? "length" : "stop");
+  };
+  const { app, engine } = testApp(script);
+  const body = await (await app.request(chatRequest({ n: 3, seed: 5 }))).json();
+  assert.deepEqual(
+    body.choices.map(({ index, message, finish_reason }: ReturnType<typeof JSON.parse>) => [
+      index,
+      message.content,
+      finish_reason,
+    ]),
+    [[0, "a0b0", "stop"], [1, "a1b1", "length"], [2, "a2b2", "stop"]],
+  );
+  assert.deepEqual(body.usage, { prompt_tokens: 3, completion_tokens: 6, total_tokens: 9 });
+  assert.deepEqual(engine.calls.map(({ request }) => request.sampling!.seed), [5, 6, 7]);
+  next = 0;
+  const { choices, all } = await choicesOf(script, { n: 2, stream_options: { include_usage: true } });
+  assert.deepEqual(choices.map(({ index, delta }) => [index, delta.content]), [
+    [0, ""],
+    [1, ""],
+    [0, "a0"],
+    [1, "a1"],
+    [0, "b0"],
+    [1, "b1"],
+    [0, undefined],
+    [1, undefined],
+  ]);
+  assert.deepEqual(all.at(-1)!.usage, { prompt_tokens: 3, completion_tokens: 4, total_tokens: 7 });
+});
+
+Deno.test("leaving cancels all choices, and so does one that fails", async () => {
+  for (const stream of [true, false]) {
+    const { app, engine } = testApp(untilAborted(said("x")), { headAfterMs: 5 });
+    const response = await app.request(chatRequest({ n: 3, stream }));
+    await response.body!.cancel();
+    assert.deepEqual(engine.calls.map(({ signal }) => signal.aborted), [true, true, true]);
+  }
+  let made = 0;
+  const { app, engine } = testApp(async function* (_request, signal) {
+    const own = made++;
+    yield said("x");
+    if (own === 1) throw new EngineError("internal", "panic at x.rs");
+    await aborted(signal);
+    yield done("cancelled");
+  });
+  const text = await (await app.request(chatRequest({ n: 2, stream: true }))).text();
+  assert.match(text, /"code":"internal_error"\}\}\n\n$/);
+  assert(engine.calls.every(({ signal }) => signal.aborted));
+});
+
+Deno.test("log probabilities: with each piece, and of the whole", async () => {
+  const token = { id: 1, token: "x", bytes: [120], logprob: -1 };
+  const shown = { token: "x", logprob: -1, bytes: [120], top_logprobs: [{ token: "x", logprob: -1, bytes: [120] }] };
+  const script = events(
+    { type: "text", text: "x", completionTokens: 1, logprobs: [{ ...token, top: [token] }] },
+    { type: "text", text: "", completionTokens: 2, logprobs: [{ ...token, top: [token] }] },
+    done(),
+  );
+  const { app } = testApp(script);
+  const body = await (await app.request(chatRequest({ logprobs: true, top_logprobs: 1 }))).json();
+  assert.deepEqual(body.choices[0].logprobs, { content: [shown, shown], refusal: null });
+  const { choices, engine } = await choicesOf(script, { logprobs: true, top_logprobs: 1 });
+  assert.deepEqual(choices.map(({ logprobs }) => logprobs?.content.length ?? null), [null, 1, 1, null]);
+  assert.equal(engine.calls[0]!.request.logprobs, 1);
+});
+
+Deno.test("further fields reach the engine; those that do nothing are named in a header", async () => {
+  const { app, engine } = testApp(events(done()));
+  const response = await app.request(chatRequest({
+    min_tokens: 2,
+    stop_token_ids: [5],
+    logit_bias: { 7: -100 },
+    dry_multiplier: 0.8,
+    response_format: { type: "json_schema", json_schema: { name: "n", schema: { type: "object" }, strict: true } },
+    user: "u",
+    metadata: {},
+    frobnicate: 1,
+  }));
+  assert.deepEqual([response.status, response.headers.get("x-llamero-ignored")], [200, "user, metadata, frobnicate"]);
+  assert.partialDeepStrictEqual(engine.calls[0]!.request, {
+    minTokens: 2,
+    stopTokenIds: [5],
+    sampling: { logitBias: [[7, -100]], dryMultiplier: 0.8 },
+    constraint: { type: "json_schema", schema: { type: "object" } },
+  });
+  assert.equal((await app.request(chatRequest())).headers.get("x-llamero-ignored"), null);
+});
+
+Deno.test("what the engine cannot constrain is refused, streamed or not", async () => {
+  const strict = { type: "function", function: { name: "f", strict: true } };
+  const asked = [
+    { response_format: { type: "json_object" } },
+    { tools: [WEATHER], tool_choice: "required" },
+    { tools: [strict] },
+    { structured_outputs: { choice: ["a"] } },
+  ];
+  for (const fields of asked) {
+    for (const stream of [false, true]) {
+      const { app, engine } = testApp(events(done()));
+      Object.assign(engine, { model: { ...engine.model, constrains: false } });
+      const response = await app.request(chatRequest({ ...fields, stream }));
+      assert.equal(response.status, 400);
+      assert.equal((await response.json()).error.code, "unsupported_value");
+    }
+  }
 });

@@ -30,7 +30,7 @@ const DIALECTS: readonly Dialect[] = [
   { paths: /^\/generate(_stream)?$/, body: (status, { message }) => generateError(message, status) },
   {
     paths: /^\/v1\/messages(\/|$)/,
-    body: (status, { message }, requestId) => messagesError(status, message, requestId),
+    body: messagesError,
   },
 ];
 

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { z } from "zod";
 import { type ApiDocument, docsPage } from "./docs.ts";
+import type { Route } from "./route.ts";
 import { done, events, testApp } from "./test_support.ts";
 
 interface Operation {
@@ -7,7 +9,7 @@ interface Operation {
   summary: string;
   parameters: { name: string; in: string }[];
   security?: unknown[];
-  requestBody?: { content: { "application/json": { schema: { type: string; properties: object } } } };
+  requestBody?: { content: { "application/json": { schema: object } } };
   responses: Record<string, { content: object }>;
 }
 
@@ -28,9 +30,8 @@ Deno.test("openapi.json: each operation has a summary and a name of its own, its
     assert.match(summary, /^[A-Z].*[^.]$/, place);
     const inPath = [...place.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
     assert.deepEqual(parameters.filter((each) => each.in === "path").map(({ name }) => name), inPath, place);
-    if (!place.startsWith("post ")) continue;
-    const { type, properties } = requestBody!.content["application/json"].schema;
-    assert.deepEqual([type, Object.keys(properties).length > 0], ["object", true], place);
+    if (!place.startsWith("post ") || place.endsWith("/cancel")) continue;
+    assert(Object.keys(requestBody!.content["application/json"].schema).length > 0, place);
   }
 });
 
@@ -45,6 +46,17 @@ Deno.test("openapi.json: keys may be sent in two ways, health needs none; what s
   assert.deepEqual(media("post /v1/messages"), ["application/json", "text/event-stream"]);
   assert.deepEqual(media("get /docs"), ["text/html"]);
   assert.deepEqual(media("post /tokenize"), ["application/json"]);
+});
+
+Deno.test("openapi.json: what a query may have stands with what a path must have", async () => {
+  const limit = z.string().regex(/^\d+$/).transform(Number).optional();
+  const query = z.object({ limit, order: z.enum(["asc", "desc"]).default("desc") });
+  const route: Route = { method: "get", path: "/x/:id", summary: "X", query, handler: (c) => c.body(null) };
+  const { app } = testApp(events(done()), { routes: [route] });
+  const { paths } = await (await app.request("/openapi.json")).json();
+  const { parameters } = paths["/x/{id}"].get;
+  const seen = parameters.map((each: Record<string, unknown>) => [each.name, each.in, each.required ?? false]);
+  assert.deepEqual(seen, [["id", "path", true], ["limit", "query", false], ["order", "query", false]]);
 });
 
 Deno.test("GET /docs: a page of all endpoints that fetches nothing and runs nothing", async () => {

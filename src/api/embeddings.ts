@@ -24,9 +24,8 @@ import {
 } from "../protocol/mod.ts";
 import { readJson } from "./body.ts";
 import { answerWhole, type CompletionOptions } from "./completions.ts";
-import { underParam } from "./errors.ts";
 import type { ApiEnv, Route } from "./route.ts";
-import type { Service } from "./service.ts";
+import { renamed, type Service } from "./service.ts";
 import { LATE, within } from "./timing.ts";
 
 /** Vectors, and the tokens that they were made of. */
@@ -92,7 +91,7 @@ function embeddings(service: Service, dialect: Dialect, options: CompletionOptio
     const started = service.clock();
     const left = new AbortController();
     const made = embedAll(service, request, left.signal).catch((error) => {
-      throw underParam(error, dialect.field, "messages", "prompt", null);
+      throw renamed(error, ["messages", "prompt", null], dialect.field);
     });
     const reply = made.then((made) => dialect.reply(service, request, made, service.clock() - started));
     // A refusal keeps its status when it comes soon.

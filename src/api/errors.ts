@@ -98,9 +98,22 @@ const TEMPLATE_ROWS: Record<ChatTemplateErrorCode, Row> = {
 const SESSION_ROWS: Record<SessionErrorCode, Row> = {
   not_found: { status: 404, type: "invalid_request_error", code: "not_found" },
   conflict: { status: 409, type: "invalid_request_error", code: "conversation_conflict" },
-  gone: { status: 404, type: "invalid_request_error", code: "gone" },
+  gone: { status: 410, type: "invalid_request_error", code: "resume_gone" },
   invalid: { status: 400, type: "invalid_request_error", code: "invalid_value" },
   too_large: { status: 413, type: "invalid_request_error", code: "too_large" },
+  too_many: {
+    status: 429,
+    type: "overloaded_error",
+    code: "too_many_responses",
+    headers: { "retry-after": String(RETRY_AFTER_S) },
+  },
+};
+
+/** Where it matters which field is refused: what OpenAI's clients look for. */
+const FIELD_ROWS: Record<string, Partial<Row>> = {
+  "not_found previous_response_id": { status: 400, code: "previous_response_not_found" },
+  "conflict previous_response_id": { code: "response_in_progress" },
+  "not_found response_id": { code: "response_not_found" },
 };
 
 const STORE_ROWS: Record<StoreErrorCode, Row> = {
@@ -122,17 +135,14 @@ export function toApiError(error: unknown): ApiError {
   return new ApiError(row.status, { message, type, code, param }, { cause: error, headers: row.headers });
 }
 
-/** A refusal of one of `params` under the name that the caller knows it by; any other failure as it is. */
-export function underParam(error: unknown, param: string, ...params: (string | null)[]): unknown {
-  const { status, wire, headers } = toApiError(error);
-  if (status !== 400 || !params.includes(wire.param)) return error;
-  return new ApiError(status, { ...wire, code: wire.code!, param }, { cause: error, headers });
-}
-
 function rowOf(error: unknown): Row {
   if (error instanceof EngineError) return ENGINE_ROWS[error.code];
   if (error instanceof ChatTemplateError) return TEMPLATE_ROWS[error.code];
-  if (error instanceof SessionError) return SESSION_ROWS[error.code];
+  if (error instanceof SessionError) return sessionRow(error);
   if (error instanceof StoreError) return STORE_ROWS[error.code];
   return INTERNAL;
+}
+
+function sessionRow({ code, param }: SessionError): Row {
+  return { ...SESSION_ROWS[code], ...FIELD_ROWS[`${code} ${param}`] };
 }

@@ -107,7 +107,7 @@ Deno.test("generate: refusals and engine failures have their status and kind", a
   for (const path of PATHS) {
     for (const [code, ...refusal] of failures) await checkRefused(post(path), ...refusal, failing(code));
     await checkRefused(post(path, { top_k: 0 }), 400, "validation", /^parameters\.top_k: .* got 0$/);
-    await checkRefused(post(path, { grammar: {} }), 400, "validation", /^parameters\.grammar: .*constrained/);
+    await checkRefused(post(path, { grammar: {} }), 400, "validation", /^parameters\.grammar\.type: .*"regex"/);
     await checkRefused(post(path, {}, { body: "{}" }), 400, "validation", /^inputs: /);
     await checkRefused(post(path, {}, { headers: { "content-type": "text/plain" } }), 415, "validation", /json/);
     await checkRefused(new Request(`http://localhost${path}`), 405, "validation", /expected POST, got GET$/);

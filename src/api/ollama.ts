@@ -10,7 +10,12 @@
 
 import type { Context, Handler } from "hono";
 import { literalTemplate } from "../chat/literal.ts";
+import type { ChosenLogprob, DoneEvent } from "../engine/engine.ts";
 import {
+  type ChatLogprobs,
+  chatLogprobs,
+  type OllamaCall,
+  ollamaCall,
   ollamaChatSchema,
   type OllamaEnd,
   ollamaEnd,
@@ -18,7 +23,10 @@ import {
   ollamaGenerateSchema,
   type OllamaLine,
   ollamaLine,
+  ollamaMessage,
+  type OllamaPart,
   type OllamaRequest,
+  ollamaResponse,
   type OllamaSaid,
   ollamaShow,
   ollamaShowSchema,
@@ -33,13 +41,11 @@ import type { TurnEvent } from "../sessions/turn.ts";
 import { readJson } from "./body.ts";
 import { answerWhole, begun, type CompletionOptions, finishReason } from "./completions.ts";
 import { originOf } from "./observe.ts";
+import { nameIgnored } from "./ignored.ts";
 import type { ApiEnv, Route } from "./route.ts";
 import { ApiError } from "./errors.ts";
 import type { ReplyRequest, Service } from "./service.ts";
 import { JSON_FILLER, pulledStream } from "./stream.ts";
-
-/** Names the fields of a request that did nothing. */
-export const IGNORED_HEADER = "x-llamero-ignored";
 
 const LINES_HEADERS: Readonly<Record<string, string>> = {
   "content-type": "application/x-ndjson",
@@ -47,11 +53,8 @@ const LINES_HEADERS: Readonly<Record<string, string>> = {
   "x-accel-buffering": "no",
 };
 
-/** A text as one of the two replies has it. */
-type Say = (text: string) => OllamaSaid;
-
-const sayResponse: Say = (text) => ({ response: text });
-const sayMessage: Say = (text) => ({ message: { role: "assistant", content: text } });
+/** What is said as one of the two replies has it. */
+type Say = (part: OllamaPart) => OllamaSaid;
 
 /** The endpoints. */
 export function ollamaRoutes(service: Service, options: CompletionOptions): Route[] {
@@ -102,8 +105,9 @@ function ollamaGenerate(service: Service, options: CompletionOptions): Handler<A
     const { prompt, system, raw } = request;
     const asked: WireMessage[] = prompt === "" ? [] : [{ role: "user", content: prompt }];
     const messages: WireMessage[] = system && prompt ? [{ role: "system", content: system }, ...asked] : asked;
-    const reply = { ...request, messages, template: raw ? literal : undefined };
-    return await answer(c, service, { ...options, request, reply, say: sayResponse });
+    // A raw prompt is answered in raw text.
+    const reply = { ...request, messages, ...(raw ? { template: literal, reasoning: false } : {}) };
+    return await answer(c, service, { ...options, request, reply, say: ollamaResponse });
   };
 }
 
@@ -111,7 +115,7 @@ function ollamaGenerate(service: Service, options: CompletionOptions): Handler<A
 function ollamaChat(service: Service, options: CompletionOptions): Handler<ApiEnv> {
   return async function handleOllamaChat(c) {
     const request = parseOllamaChat(await readJson(c, options.maxBodyBytes));
-    return await answer(c, service, { ...options, request, reply: request, say: sayMessage });
+    return await answer(c, service, { ...options, request, reply: request, say: ollamaMessage });
   };
 }
 
@@ -139,48 +143,74 @@ interface Asked extends CompletionOptions {
 async function answer(c: Context<ApiEnv>, service: Service, asked: Asked): Promise<Response> {
   const { request, reply, say, startAfterMs, headAfterMs, keepAliveMs } = asked;
   requireModel(service, request.model);
-  if (request.ignored.length > 0) c.header(IGNORED_HEADER, request.ignored.join(", "));
-  const line: Line = (said, end) => ollamaLine(service.modelId, service.clock(), said, end);
+  nameIgnored(c, request.ignored);
+  const line: Line = (part, rest) => ollamaLine(service.modelId, service.clock(), say(part), rest);
   if (reply.messages.length === 0) {
     requireLoaded(service);
-    return c.json(line(say(""), { done_reason: "load" }));
+    return c.json(line({}, { end: { done_reason: "load" } }));
   }
 
   const requestId = c.get("requestId");
   const left = new AbortController();
   const body = { onCancel: () => left.abort(), keepAliveMs };
   const fail = (error: unknown) => service.fail(requestId, error);
-  const events = await begun(service.reply(originOf(c), reply, left.signal), startAfterMs);
-  if (!request.stream) return await answerWhole(c, wholeReply(events, line, say), { ...body, headAfterMs, fail });
-  const lines = streamReply(events, { line, say, fail });
+  const events = await begun(service.reply(originOf(c), { reasoning: true, ...reply }, left.signal), startAfterMs);
+  if (!request.stream) return await answerWhole(c, wholeReply(events, line), { ...body, headAfterMs, fail });
+  const lines = streamReply(events, line, fail);
   return c.body(pulledStream(lines, { ...body, filler: JSON_FILLER }), 200, { ...LINES_HEADERS });
 }
 
 /** A line of this model, now. */
-type Line = (said: OllamaSaid, end?: OllamaEnd) => OllamaLine;
+type Line = (part: OllamaPart, rest?: { end?: OllamaEnd; logprobs?: ChatLogprobs }) => OllamaLine;
 
-async function wholeReply(events: AsyncIterable<TurnEvent>, line: Line, say: Say): Promise<OllamaLine> {
-  let text = "";
+/** A part of a reply: a text, thoughts or a whole call, or its end. */
+type Part = OllamaPart & { tokens?: readonly ChosenLogprob[]; done?: DoneEvent };
+
+/** Calls are told whole, when their arguments are. */
+async function* partsOf(events: AsyncIterable<TurnEvent>): AsyncGenerator<Part> {
+  let call: { name: string; args: string } | undefined;
   for await (const event of events) {
-    if (event.type === "text") text += event.text;
-    if (event.type === "done") return line(say(text), ollamaEnd(finishReason(event), event.usage, event.timings));
+    if (call !== undefined && event.type !== "tool_arguments") {
+      yield { toolCalls: [ollamaCall(call.name, call.args)] };
+      call = undefined;
+    }
+    if (event.type === "text") yield { text: event.text, tokens: event.logprobs };
+    if (event.type === "reasoning") yield { thinking: event.text };
+    if (event.type === "tool_call") call = { name: event.name, args: "" };
+    if (event.type === "tool_arguments") call!.args += event.text;
+    if (event.type === "done") yield { done: event };
+  }
+}
+
+async function wholeReply(events: AsyncIterable<TurnEvent>, line: Line): Promise<OllamaLine> {
+  const said = { text: "", thinking: "", toolCalls: [] as OllamaCall[] };
+  let tokens: ChosenLogprob[] | undefined;
+  for await (const part of partsOf(events)) {
+    said.text += part.text ?? "";
+    said.thinking += part.thinking ?? "";
+    said.toolCalls.push(...part.toolCalls ?? []);
+    if (part.tokens) (tokens ??= []).push(...part.tokens);
+    if (part.done) return line(said, { end: endOf(part.done), logprobs: tokens && chatLogprobs(tokens) });
   }
   throw new Error("reply ended without a done event");
 }
 
 async function* streamReply(
   events: AsyncIterable<TurnEvent>,
-  { line, say, fail }: { line: Line; say: Say; fail: (error: unknown) => ApiError },
+  line: Line,
+  fail: (error: unknown) => ApiError,
 ): AsyncGenerator<string> {
   try {
-    for await (const event of events) {
-      if (event.type === "text") yield json(line(say(event.text)));
-      if (event.type !== "done") continue;
-      yield json(line(say(""), ollamaEnd(finishReason(event), event.usage, event.timings)));
+    for await (const { tokens, done, ...said } of partsOf(events)) {
+      yield json(line(said, { end: done && endOf(done), logprobs: tokens && chatLogprobs(tokens) }));
     }
   } catch (error) {
     yield json({ error: fail(error).message });
   }
+}
+
+function endOf(event: DoneEvent): OllamaEnd {
+  return ollamaEnd(finishReason(event), event.usage, event.timings);
 }
 
 function json(value: object): string {

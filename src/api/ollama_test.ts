@@ -146,7 +146,7 @@ Deno.test("ollama: the model by its names, with Ollama's default tag or without"
 
 Deno.test("ollama: refusals have their status and are one sentence", async () => {
   for (const path of PATHS) {
-    await checkRefused(post(path, { format: "json" }), 400, /^format: .*cannot be constrained yet.* got "json"$/);
+    await checkRefused(post(path, { format: "xml" }), 400, /^format: .* got "xml"$/);
     await checkRefused(post(path, { options: { temperature: -1 } }), 400, /^options\.temperature: .* got -1$/);
     await checkRefused(post(path, {}, { body: "{oops" }), 400, /expected JSON/);
     await checkRefused(post(path, {}, { headers: { "content-type": "text/plain" } }), 415, /application\/json/);
@@ -202,7 +202,7 @@ Deno.test("ollama: leaving cancels the engine, and silence is filled with what J
       assert.equal(engine.calls[0]!.signal.aborted, false);
       await reader.cancel();
       assert.equal(engine.calls[0]!.signal.aborted, true);
-      assert.equal(log.filter(({ event }) => event === "reply").length, 1);
+      assert.equal(log.filter((entry) => "outcome" in entry).length, 1);
     }
   }
   const { app } = testApp(async function* () {
@@ -227,7 +227,49 @@ Deno.test("ollama: tags, show and version say what is true", async () => {
   const tags = await (await app.request("/api/tags")).json();
   assert.deepEqual(tags, { models: [{ name: "org/model", model: "org/model", details }] });
   const shown = await (await app.request(post("/api/show"))).json();
-  assert.deepEqual([shown.details, shown.capabilities], [details, ["completion"]]);
+  assert.deepEqual([shown.details, shown.capabilities], [details, ["completion", "tools"]]);
   assert.equal(shown.model_info["fake.context_length"], engine.model.contextLength);
   assert.deepEqual(Object.keys(await (await app.request("/api/version")).json()), ["version"]);
+});
+
+Deno.test("ollama: thoughts apart, calls whole, log probabilities", async () => {
+  const token = { id: 1, token: "x", bytes: [120], logprob: -1, top: [] };
+  const script = events(
+    said("<think>a"),
+    said(" b</think>"),
+    { type: "text", text: "x ", completionTokens: 3, logprobs: [token] },
+    said('<tool_call>{"name": "f", "arguments": {"a": '),
+    said('1}}</tool_call>{"name": "g"}'),
+    done(),
+  );
+  const tools = ["f", "g"].map((name) => ({ type: "function", function: { name } }));
+  const { app, engine } = testApp(script);
+  const calls = [{ function: { name: "f", arguments: { a: 1 } } }, { function: { name: "g", arguments: {} } }];
+  const whole = await (await app.request(post("/api/chat", { tools, logprobs: true, think: true, stream: false })))
+    .json();
+  assert.deepEqual(whole.message, { role: "assistant", content: "x", thinking: "a b", tool_calls: calls });
+  assert.deepEqual(whole.logprobs, [{ token: "x", logprob: -1, bytes: [120], top_logprobs: [] }]);
+  assert.equal(engine.calls[0]!.request.logprobs, 0);
+  const text = await (await app.request(post("/api/chat", { tools }))).text();
+  const lines = text.trim().split("\n").map((each) => JSON.parse(each));
+  assert.deepEqual(lines.map(({ message }) => message), [
+    { role: "assistant", content: "", thinking: "a" },
+    { role: "assistant", content: "", thinking: " b" },
+    { role: "assistant", content: "x" },
+    { role: "assistant", content: "", tool_calls: [calls[0]] },
+    { role: "assistant", content: "", tool_calls: [calls[1]] },
+    { role: "assistant", content: "" },
+  ]);
+  const generated = await (await app.request(post("/api/generate", { stream: false }))).json();
+  assert.equal(generated.thinking, "a b");
+  const raw = await (await app.request(post("/api/generate", { stream: false, raw: true }))).json();
+  assert.match(raw.response, /^<think>a b<\/think>x/);
+});
+
+Deno.test("ollama: the engine is told of the format", async () => {
+  for (const path of PATHS) {
+    const { app, engine } = testApp(events(done()));
+    await app.request(post(path, { format: { type: "object" }, think: false }));
+    assert.deepEqual(engine.calls[0]!.request.constraint, { type: "json_schema", schema: { type: "object" } });
+  }
 });

@@ -19,7 +19,14 @@ import type { Origin } from "./observe.ts";
 
 /** Variables of a request that middleware sets. */
 export interface ApiEnv {
-  Variables: { requestId: string; caller: Caller; origin: Origin };
+  Variables: {
+    requestId: string;
+    caller: Caller;
+    /** The same two in one object, by which observers know the request. */
+    origin: Origin;
+    /** Longest time in which the body has to come. */
+    bodyTimeoutMs: number;
+  };
 }
 
 /** One endpoint. */
@@ -31,6 +38,8 @@ export interface Route {
   open?: true;
   /** One line for the document. */
   summary: string;
+  /** What the query of an address may have. */
+  query?: z.ZodObject;
   /** What a JSON body must be. */
   body?: z.ZodType;
   /** What comes back, for the document: a media type that is not JSON; of streams JSON is the other choice. */
@@ -82,7 +91,7 @@ export function openApiDocument(app: OpenAPIHono<ApiEnv>): ApiDocument {
   });
 }
 
-function described({ method, path, open, summary, body, replies }: Route): ReturnType<typeof createRoute> {
+function described({ method, path, open, summary, query, body, replies }: Route): ReturnType<typeof createRoute> {
   const parameters = [...path.matchAll(/:(\w+)/g)].map(([, name]) => ({
     name: name!,
     in: "path" as const,
@@ -97,7 +106,10 @@ function described({ method, path, open, summary, body, replies }: Route): Retur
     tags: [tagOf(path)],
     parameters,
     ...(open ? { security: [] } : {}),
-    ...(body ? { request: { body: { required: true, content: { "application/json": { schema: body } } } } } : {}),
+    request: {
+      ...(query ? { query } : {}),
+      ...(body ? { body: { required: true, content: { "application/json": { schema: body } } } } : {}),
+    },
     responses: {
       200: { description: "Done", content: Object.fromEntries(mediaOf(replies).map((type) => [type, { schema: {} }])) },
       default: { description: "A failure, with its reason", content: { "application/json": { schema: {} } } },

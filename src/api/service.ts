@@ -9,15 +9,17 @@
 import type { ChatMessage } from "../chat/message.ts";
 import { renderChat } from "../chat/plain_tools.ts";
 import type { ChatTemplate, RenderOptions } from "../chat/template.ts";
+import { CappedEngine } from "../engine/capped.ts";
 import type { Engine, GenerateEvent } from "../engine/engine.ts";
 import { DEFAULT_MAX_TOKENS, type WirePrompt, type WireSampling } from "../protocol/mod.ts";
 import { runCompletion } from "../sessions/completion.ts";
 import { type RawPrompt, rawPrompt } from "../sessions/prompt.ts";
 import type { Store } from "../sessions/store.ts";
-import { runTurn, type TurnDefaults, type TurnEvent, type TurnOptions } from "../sessions/turn.ts";
-import { ApiError, RETRY_AFTER_S, toApiError, underParam } from "./errors.ts";
+import { CALL_ID_LENGTH, runTurn, type TurnDefaults, type TurnEvent, type TurnOptions } from "../sessions/turn.ts";
+import { ApiError, RETRY_AFTER_S, toApiError } from "./errors.ts";
 import type { KeyRing } from "./keys.ts";
-import { failure, type Log, replyLog } from "./log.ts";
+import { Limits, type RequestLimits } from "./limits.ts";
+import { failure, type Log, RequestLog } from "./log.ts";
 import { merged } from "./merge.ts";
 import { observed, type Observer, type Origin } from "./observe.ts";
 
@@ -38,12 +40,16 @@ export interface ServiceOptions {
   /** Where conversations are kept. */
   store: Store;
   log: Log;
+  /** Whether prompts and replies are logged. */
+  logPrompts?: boolean;
   /** Whoever follows replies. */
   observers?: readonly Observer[];
   /** Aborted when the server stops: it then takes on nothing new. */
   closing?: AbortSignal;
   /** Who may use the server; missing: everybody. */
   keys?: KeyRing;
+  /** What every request may take. */
+  requestLimits?: RequestLimits;
 }
 
 /** What every reply needs of a checked request. */
@@ -73,17 +79,17 @@ export interface ReplyRequest extends Wishes, TurnWishes {
 }
 
 /** What completions need of a checked request. */
-export interface CompletionsRequest extends Wishes {
+export interface CompletionsRequest extends Wishes, Pick<TurnOptions, "generation" | "constraint"> {
   prompts: readonly RawPrompt[];
-  /** Choices of each prompt. */
-  n: number;
+  /** Choices of each prompt that are made. */
+  bestOf: number;
 }
 
 /** An event of one of several choices. */
-export interface ChoiceEvent {
+export interface ChoiceEvent<E> {
   /** Number of the choice, prompt by prompt. */
   index: number;
-  event: GenerateEvent;
+  event: E;
 }
 
 /** One served model. */
@@ -101,10 +107,16 @@ export class Service {
   readonly closing: AbortSignal;
   /** For those who come to show their key late, on a socket. */
   readonly keys: KeyRing | undefined;
+  readonly limits: Limits;
+  /** Follows each request until all that it asked for is over. */
+  readonly requests: RequestLog;
 
   /** A service of these parts. */
   constructor(options: ServiceOptions) {
-    this.engine = options.engine;
+    const { engine, requestLimits } = options;
+    const { maxTokens } = requestLimits ?? {};
+    this.engine = maxTokens === undefined ? engine : new CappedEngine(engine, maxTokens);
+    this.limits = new Limits(options.clock, requestLimits);
     this.modelId = options.modelId;
     this.newId = options.newId;
     this.clock = options.clock;
@@ -113,7 +125,8 @@ export class Service {
     this.#template = options.template;
     this.#defaults = options.defaults;
     this.#names = new Set([options.modelId, ...options.aliases]);
-    this.#observers = [replyLog(options.log), ...options.observers ?? []];
+    this.requests = new RequestLog({ log: options.log, clock: options.clock, prompts: options.logPrompts });
+    this.#observers = [this.requests, ...options.observers ?? []];
     this.keys = options.keys;
     this.closing = options.closing ?? new AbortController().signal;
   }
@@ -141,12 +154,29 @@ export class Service {
   /** The events of one reply. */
   reply(origin: Origin, request: ReplyRequest, signal: AbortSignal): AsyncGenerator<TurnEvent> {
     const { template = this.#template, reasoning = false, ...wishes } = request;
-    const served = { engine: this.engine, template, defaults: this.#defaults };
-    return this.#observed(origin, runTurn({ ...wishes, ...served, reasoning, signal }));
+    const newCallId = () => this.newId().slice(0, CALL_ID_LENGTH);
+    const served = { engine: this.engine, template, defaults: this.#defaults, newCallId };
+    this.requests.asked(origin, wishes.messages);
+    const begin = (signal: AbortSignal) => runTurn({ ...wishes, ...served, reasoning, signal });
+    return this.#bounded(origin, { maxTokens: wishes.maxTokens, signal }, begin);
   }
 
-  #observed<E extends TurnEvent>(origin: Origin, events: AsyncIterable<E>): AsyncGenerator<E> {
-    return observed(events, origin, this.#observers);
+  /** The events of `n` replies as they come; when one fails, all end. */
+  replies(
+    origin: Origin,
+    request: ReplyRequest & { n: number },
+    signal: AbortSignal,
+  ): AsyncGenerator<ChoiceEvent<TurnEvent>> {
+    return choices(request.n, signal, (index, signal) => this.reply(origin, seeded(request, index), signal));
+  }
+
+  /** The events of a reply within the limits of its caller, seen by observers. */
+  #bounded<E extends TurnEvent>(
+    origin: Origin,
+    asked: { maxTokens: number | undefined; signal: AbortSignal },
+    begin: (signal: AbortSignal) => AsyncIterable<E>,
+  ): AsyncGenerator<E> {
+    return observed(this.limits.bounded(origin, asked, begin), origin, this.#observers);
   }
 
   /** Prompts as the engine takes them. */
@@ -163,16 +193,14 @@ export class Service {
     origin: Origin,
     request: CompletionsRequest,
     signal: AbortSignal,
-  ): AsyncGenerator<ChoiceEvent> {
-    const { prompts, n } = request;
-    const over = new AbortController();
-    const choice = (index: number) => {
-      const prompt = prompts[Math.floor(index / n)]!;
-      return this.#choice(origin, prompt, seeded(request, index % n), AbortSignal.any([signal, over.signal]));
+  ): AsyncGenerator<ChoiceEvent<GenerateEvent>> {
+    const { prompts, bestOf } = request;
+    const choice = (index: number, signal: AbortSignal) => {
+      const prompt = prompts[Math.floor(index / bestOf)]!;
+      return this.#choice(origin, prompt, seeded(request, index % bestOf), signal);
     };
-    const choices = Array.from({ length: prompts.length * n }, (_, index) => choice(index));
     try {
-      for await (const [index, event] of merged(choices, () => over.abort())) yield { index, event };
+      yield* choices(prompts.length * bestOf, signal, choice);
     } catch (error) {
       throw ofPrompt(error, "messages");
     }
@@ -182,11 +210,14 @@ export class Service {
   #choice(
     origin: Origin,
     { prompt, promptIds }: RawPrompt,
-    { sampling, maxTokens, stop }: Wishes,
+    { sampling, maxTokens, stop, generation, constraint }: CompletionsRequest,
     signal: AbortSignal,
   ): AsyncGenerator<GenerateEvent> {
     const served = { engine: this.engine, defaults: this.#defaults, fallbackMaxTokens: DEFAULT_MAX_TOKENS };
-    return this.#observed(origin, runCompletion({ ...served, prompt, promptIds, sampling, maxTokens, stop, signal }));
+    const asked = { prompt, promptIds, sampling, maxTokens, stop, generation, constraint };
+    this.requests.asked(origin, promptIds ?? prompt.join(""));
+    const begin = (signal: AbortSignal) => runCompletion({ ...served, ...asked, signal });
+    return this.#bounded(origin, { maxTokens, signal }, begin);
   }
 
   /** The prompt that messages become, in one piece. */
@@ -196,12 +227,11 @@ export class Service {
   }
 
   /** How many tokens the prompt of a reply has. */
-  async countTokens(
-    { messages, ...options }: { messages: readonly ChatMessage[] } & Omit<RenderOptions, "specialTokens">,
-  ): Promise<number> {
+  async countTokens({ messages, tools = [], toolChoice, variables }: TurnWishes): Promise<number> {
     const { specialTokens } = this.engine.model;
-    return (await this.engine.tokenize(renderChat(this.#template, messages, { ...options, specialTokens }).prompt))
-      .length;
+    const told = toolChoice === "none" ? [] : tools;
+    const { prompt } = renderChat(this.#template, messages, { specialTokens, tools: told, variables });
+    return (await this.engine.tokenize(prompt)).length;
   }
 
   /** The failure that a client sees; the reason of our own ones goes to the log. */
@@ -230,6 +260,21 @@ export function stopping(): ApiError {
   }, { headers: { "retry-after": String(RETRY_AFTER_S) } });
 }
 
+/** The events of several choices as they come; when one fails, all end. */
+async function* choices<E>(
+  count: number,
+  signal: AbortSignal,
+  choice: (index: number, signal: AbortSignal) => AsyncIterable<E>,
+): AsyncGenerator<ChoiceEvent<E>> {
+  if (count === 1) {
+    for await (const event of choice(0, signal)) yield { index: 0, event };
+    return;
+  }
+  const over = new AbortController();
+  const all = Array.from({ length: count }, (_, index) => choice(index, AbortSignal.any([signal, over.signal])));
+  for await (const [index, event] of merged(all, () => over.abort())) yield { index, event };
+}
+
 /** The same wishes for choice number `index` of a prompt: with one seed for all, they would all say the same. */
 function seeded<W extends Wishes>(wishes: W, index: number): W {
   const { seed } = wishes.sampling;
@@ -240,5 +285,12 @@ function seeded<W extends Wishes>(wishes: W, index: number): W {
 
 /** A refusal of one of `params` as one of `prompt`, which a completion has where a chat has messages. */
 function ofPrompt(error: unknown, ...params: (string | null)[]): unknown {
-  return underParam(error, "prompt", ...params);
+  return renamed(error, params, "prompt");
+}
+
+/** A refusal of one of `params` under the name that an endpoint has for it. */
+export function renamed(error: unknown, params: readonly (string | null)[], name: string): unknown {
+  const { status, wire, headers } = toApiError(error);
+  if (status !== 400 || !params.includes(wire.param)) return error;
+  return new ApiError(status, { ...wire, code: wire.code!, param: name }, { cause: error, headers });
 }

@@ -45,6 +45,17 @@ export function done(reason: FinishReason = "stop"): DoneEvent {
   return { type: "done", reason, usage, timings: { queueMs: 0, prefillMs: 1, decodeMs: 2 } };
 }
 
+/** The times of `done` as replies have them. */
+export const TIMINGS = {
+  queue_ms: 0,
+  prompt_n: 3,
+  prompt_ms: 1,
+  prompt_per_second: 3000,
+  predicted_n: 2,
+  predicted_ms: 2,
+  predicted_per_second: 1000,
+};
+
 /** A script of fixed events. */
 export function events(...all: GenerateEvent[]): Script {
   return async function* () {

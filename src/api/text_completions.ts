@@ -9,28 +9,34 @@
  */
 
 import type { Handler } from "hono";
-import type { DoneEvent } from "../engine/engine.ts";
+import type { ChosenLogprob, DoneEvent, GenerateEvent, TextEvent } from "../engine/engine.ts";
 import {
   type ChatUsage,
   chatUsage,
   type Completion,
   completion,
   completionChunk,
+  completionLogprobs,
+  type CompletionPiece,
   type CompletionRequest,
+  type CompletionSaid,
   completionSchema,
   errorEnvelope,
   parseCompletionRequest,
+  promptLogprobs,
+  type PromptToken,
   type ReplyHead,
-  type WireFinishReason,
+  wireTimings,
 } from "../protocol/mod.ts";
+import type { RawPrompt } from "../sessions/prompt.ts";
 import { readJson } from "./body.ts";
-import { begun, type CompletionOptions, data, finishReason, lateReply } from "./completions.ts";
+import { answerWhole, begun, type CompletionOptions, data, finishReason } from "./completions.ts";
+import { nameIgnored } from "./ignored.ts";
 import { originOf } from "./observe.ts";
 import type { ApiEnv, Route } from "./route.ts";
 import type { ApiError } from "./errors.ts";
 import type { ChoiceEvent, Service } from "./service.ts";
-import { JSON_FILLER, pulledStream, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
-import { LATE, within } from "./timing.ts";
+import { pulledStream, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
 
 /** The endpoint. */
 export function completionRoutes(service: Service, options: CompletionOptions): Route[] {
@@ -52,88 +58,174 @@ function textCompletions(service: Service, options: CompletionOptions): Handler<
   return async function handleCompletion(c) {
     const request = parseCompletionRequest(await readJson(c, maxBodyBytes));
     service.requireModel(request.model);
+    nameIgnored(c, request.ignored);
     const requestId = c.get("requestId");
     const head = { id: `cmpl-${service.newId()}`, created: service.now(), model: service.modelId };
     const left = new AbortController();
     const body = { onCancel: () => left.abort(), keepAliveMs };
     const fail = (error: unknown) => service.fail(requestId, error);
     const prompts = await service.prompts(request.prompts);
-    const events = await begun(service.completions(originOf(c), { ...request, prompts }, left.signal), startAfterMs);
-    const replies = new Replies(request, prompts.map(({ text }) => text));
+    // The engine makes one token at least.
+    const asked = { ...request, prompts, maxTokens: request.maxTokens === 0 ? 1 : request.maxTokens };
+    const events = await begun(service.completions(originOf(c), asked, left.signal), startAfterMs);
+    const openings = await Promise.all(prompts.map((prompt) => openingOf(service, request, prompt)));
+    const choices = openings.flatMap((opening) =>
+      Array.from({ length: request.bestOf }, () => new Choice(request, opening))
+    );
 
     if (request.stream) {
-      const chunks = streamReplies(head, events, replies, request.includeUsage, fail);
+      const chunks = streamReplies(head, events, choices, request, fail);
       return c.body(pulledStream(chunks, { ...body, filler: SSE_FILLER }), 200, { ...SSE_HEADERS });
     }
-    const reply = wholeReplies(head, events, replies);
-    const early = await within(reply, headAfterMs);
-    if (early !== LATE) return c.json(early);
-    const pieces = lateReply(reply, fail);
-    return c.body(pulledStream(pieces, { ...body, filler: JSON_FILLER }), 200, { "content-type": "application/json" });
+    return await answerWhole(c, wholeReplies(head, events, choices, request), { ...body, headAfterMs, fail });
   };
 }
 
-/** What all choices begin with, and what they cost together. */
-class Replies {
-  /** The text with which each choice begins. */
-  readonly openings: readonly string[];
-  readonly #n: number;
-  #promptTokens = 0;
-  #completionTokens = 0;
+/** What all choices of a prompt begin with. */
+interface Opening {
+  text: string;
+  /** The text of the prompt's first token, which follows nothing and so has no probability. */
+  first: string;
+}
 
-  constructor({ n, echo }: CompletionRequest, prompts: readonly string[]) {
-    this.#n = n;
-    this.openings = prompts.flatMap((prompt) => Array<string>(n).fill(echo ? prompt : ""));
+async function openingOf(
+  { engine }: Service,
+  { echo, logprobs }: CompletionRequest,
+  { prompt, promptIds, text }: RawPrompt,
+): Promise<Opening> {
+  if (!echo) return { text: "", first: "" };
+  if (!logprobs) return { text, first: "" };
+  const ids = promptIds ?? await engine.tokenize(prompt);
+  return { text, first: await engine.detokenize(ids.slice(0, 1)) };
+}
+
+/** What one choice has said so far. */
+class Choice {
+  readonly opening: string;
+  readonly #first: string;
+  readonly #request: CompletionRequest;
+  readonly #chosen: ChosenLogprob[] = [];
+  #tokens: PromptToken[] = [];
+  #text: string;
+  #offset = 0;
+  #prompt: readonly (ChosenLogprob | null)[] | undefined;
+  #done: DoneEvent | undefined;
+
+  constructor(request: CompletionRequest, { text, first }: Opening) {
+    this.#request = request;
+    this.opening = this.#text = text;
+    this.#first = first;
   }
 
-  /** Counts a choice that has ended, its prompt only with the first choice of it. */
-  count(index: number, { usage }: DoneEvent): void {
-    if (index % this.#n === 0) this.#promptTokens += usage.promptTokens;
-    this.#completionTokens += usage.completionTokens;
+  /** Takes the next event; gives what it adds, if that is anything. */
+  take(made: GenerateEvent): CompletionPiece | undefined {
+    if (made.type === "started") return undefined;
+    const event = this.#request.maxTokens === 0 ? withoutReply(made) : made;
+    if (event.type === "done") {
+      this.#done = event;
+      return { finishReason: finishReason(event), timings: wireTimings(event.usage, event.timings) };
+    }
+    this.#text += event.text;
+    this.#prompt ??= event.promptLogprobs;
+    this.#chosen.push(...event.logprobs ?? []);
+    return { text: event.text, ...this.#shown(event.promptLogprobs, event.logprobs ?? []) };
   }
 
-  get usage(): ChatUsage {
-    return chatUsage(this.#promptTokens, this.#completionTokens);
+  /** How it ended. */
+  get done(): DoneEvent {
+    if (this.#done === undefined) throw new Error("reply ended without a done event");
+    return this.#done;
   }
+
+  /** All that it said. */
+  get said(): CompletionSaid {
+    const { logprobs, promptLogprobs: prompt } = this.#request;
+    return {
+      text: this.#text,
+      logprobs: logprobs ? completionLogprobs(this.#tokens, 0) : null,
+      finish_reason: finishReason(this.done),
+      ...(prompt ? { prompt_logprobs: promptLogprobs(this.#prompt ?? []) } : {}),
+    };
+  }
+
+  /** How probable its tokens are on average, for choosing among choices of one prompt. */
+  get meanLogprob(): number {
+    return this.#chosen.reduce((sum, { logprob }) => sum + logprob, 0) / Math.max(this.#chosen.length, 1);
+  }
+
+  /** The log probabilities that a piece shows, and where its tokens begin. */
+  #shown(
+    prompt: readonly (ChosenLogprob | null)[] | undefined,
+    chosen: readonly ChosenLogprob[],
+  ): Pick<CompletionPiece, "logprobs" | "promptLogprobs"> {
+    const { echo, logprobs, promptLogprobs: asked } = this.#request;
+    const asPrompt = prompt && asked ? { promptLogprobs: promptLogprobs(prompt) } : {};
+    if (!logprobs) return asPrompt;
+    const read = echo ? (prompt ?? []).map((token) => token ?? { token: this.#first, logprob: null }) : [];
+    const tokens = [...read, ...chosen];
+    const shown = completionLogprobs(tokens, this.#offset);
+    this.#tokens.push(...tokens);
+    this.#offset += tokens.reduce((sum, { token }) => sum + [...token].length, 0);
+    return { ...asPrompt, logprobs: shown };
+  }
+}
+
+/** What an event says of the prompt alone. */
+function withoutReply<E extends TextEvent | DoneEvent>(event: E): E {
+  if (event.type === "text") return { ...event, text: "", logprobs: [] };
+  const reason = event.reason === "stop" ? "length" : event.reason;
+  return { ...event, reason, usage: { ...event.usage, completionTokens: 0 } };
 }
 
 async function wholeReplies(
   head: ReplyHead,
-  events: AsyncIterable<ChoiceEvent>,
-  replies: Replies,
+  events: AsyncIterable<ChoiceEvent<GenerateEvent>>,
+  choices: readonly Choice[],
+  request: CompletionRequest,
 ): Promise<Completion> {
-  const texts = [...replies.openings];
-  const reasons: WireFinishReason[] = [];
-  for await (const { index, event } of events) {
-    if (event.type === "text") texts[index] += event.text;
-    if (event.type === "done") {
-      replies.count(index, event);
-      reasons[index] = finishReason(event);
-    }
-  }
-  return completion(head, texts.map((text, index) => ({ text, finishReason: reasons[index]! })), replies.usage);
+  for await (const { index, event } of events) choices[index]!.take(event);
+  const { usage, timings } = choices[0]!.done;
+  return completion(head, {
+    choices: best(choices, request).map(({ said }) => said),
+    usage: usageOf(choices, request),
+    timings: wireTimings(usage, timings),
+  });
+}
+
+/** Of each prompt the `n` most probable choices, most probable first. */
+function best(choices: readonly Choice[], { n, bestOf }: CompletionRequest): readonly Choice[] {
+  if (n === bestOf) return choices;
+  const prompts = Array.from(
+    { length: choices.length / bestOf },
+    (_, at) => choices.slice(at * bestOf).slice(0, bestOf),
+  );
+  return prompts.flatMap((made) => made.sort((a, b) => b.meanLogprob - a.meanLogprob).slice(0, n));
+}
+
+/** Each prompt is counted once, however many choices read it, and all choices that were made. */
+function usageOf(choices: readonly Choice[], { bestOf }: CompletionRequest): ChatUsage {
+  const usages = choices.map(({ done }) => done.usage);
+  const prompt = usages.filter((_, index) => index % bestOf === 0).reduce((sum, usage) => sum + usage.promptTokens, 0);
+  return chatUsage(prompt, usages.reduce((sum, usage) => sum + usage.completionTokens, 0));
 }
 
 async function* streamReplies(
   head: ReplyHead,
-  events: AsyncIterable<ChoiceEvent>,
-  replies: Replies,
-  includeUsage: boolean,
+  events: AsyncIterable<ChoiceEvent<GenerateEvent>>,
+  choices: readonly Choice[],
+  request: CompletionRequest,
   fail: (error: unknown) => ApiError,
 ): AsyncGenerator<string> {
-  const usage = includeUsage ? null : undefined;
+  const usage = request.includeUsage ? null : undefined;
   try {
-    for (const [index, text] of replies.openings.entries()) {
-      if (text !== "") yield data(completionChunk(head, { index, text, usage }));
+    for (const [index, { opening }] of choices.entries()) {
+      if (opening !== "") yield data(completionChunk(head, { index, text: opening, usage }));
     }
     for await (const { index, event } of events) {
-      if (event.type === "text") yield data(completionChunk(head, { index, text: event.text, usage }));
-      if (event.type === "done") {
-        replies.count(index, event);
-        yield data(completionChunk(head, { index, finishReason: finishReason(event), usage }));
-      }
+      const piece = choices[index]!.take(event);
+      if (piece !== undefined) yield data(completionChunk(head, { index, usage, ...piece }));
     }
-    if (includeUsage) yield data(completionChunk(head, { usage: replies.usage }));
+    if (request.includeUsage) yield data(completionChunk(head, { usage: usageOf(choices, request) }));
     yield sseData("[DONE]");
   } catch (error) {
     yield data(errorEnvelope(fail(error).wire));

@@ -1,7 +1,17 @@
 import assert from "node:assert/strict";
 import { EngineError, type EngineErrorCode, type GenerateEvent } from "../engine/engine.ts";
 import type { AppOptions } from "./app.ts";
-import { aborted, done, events, postRequest, said, type Script, testApp, untilAborted } from "./test_support.ts";
+import {
+  aborted,
+  done,
+  events,
+  postRequest,
+  said,
+  type Script,
+  testApp,
+  TIMINGS,
+  untilAborted,
+} from "./test_support.ts";
 
 const head = '"id":"cmpl-1","object":"text_completion","created":1700000000,"model":"org/model"';
 
@@ -11,7 +21,8 @@ function request(fields: Record<string, unknown> = {}, init: RequestInit = {}): 
 
 function chunk(index: number, text: string, finish = "null", usage = ""): string {
   const choice = `{"index":${index},"text":${text},"logprobs":null,"finish_reason":${finish}}`;
-  return `data: {${head},"choices":[${choice}]${usage}}\n\n`;
+  const timings = finish === "null" ? "" : `,"timings":${JSON.stringify(TIMINGS)}`;
+  return `data: {${head},"choices":[${choice}]${usage}${timings}}\n\n`;
 }
 
 async function checkStream(script: Script, fields: Record<string, unknown>, expected: string): Promise<void> {
@@ -60,8 +71,9 @@ Deno.test("whole: one choice, with counts", async () => {
     model: "org/model",
     choices: [{ index: 0, text: "Hello 🦙", logprobs: null, finish_reason: "length" }],
     usage: { prompt_tokens: 3, completion_tokens: 2, total_tokens: 5 },
+    timings: TIMINGS,
   });
-  const replies = log.filter(({ event }) => event === "reply");
+  const replies = log.filter((entry) => "outcome" in entry);
   assert.deepEqual(replies.map((entry) => "outcome" in entry && entry.outcome), ["length"]);
 });
 
@@ -196,7 +208,7 @@ Deno.test("requests that break the protocol never reach the engine", async () =>
   await refuse(request({}, { headers: { "content-type": "text/plain" } }), 415, "unsupported_media_type", /json/);
   await refuse(request({ prompt: undefined }), 400, "invalid_value", /^prompt: .* got nothing$/, "prompt");
   await refuse(request({ n: 1e9 }), 400, "invalid_value", /^n: .* got 1000000000$/, "n");
-  await refuse(request({ logprobs: 1 }), 400, "unsupported_value", /^logprobs: expected null/, "logprobs");
+  await refuse(request({ logprobs: 21 }), 400, "invalid_value", /^logprobs: expected an integer from 0/, "logprobs");
   await refuse(request({ suffix: "x" }), 400, "unsupported_value", /^suffix: /, "suffix");
   await refuse(request({ model: "gpt-5" }), 404, "model_not_found", /got "gpt-5"$/, "model");
 });
@@ -222,19 +234,27 @@ Deno.test("leaving cancels every choice: in the middle, before anything was read
 });
 
 Deno.test("silence is filled, in a stream and before a whole reply", async () => {
-  const slow: Script = async function* () {
-    yield said("x");
-    await new Promise((resolve) => setTimeout(resolve, 40));
-    yield done();
-  };
-  const { app } = testApp(slow, { headAfterMs: 5, keepAliveMs: 10 });
-  const whole = await app.request(request());
-  assert.deepEqual([whole.status, whole.headers.get("content-type")], [200, "application/json"]);
-  const text = await whole.text();
-  assert.match(text, /^ +\{/);
-  assert.equal(JSON.parse(text).choices[0].text, "x");
-  const stream = await (await app.request(request({ stream: true }))).text();
-  assert.match(stream, /^data: .*"x".*\n\n(: keep-alive\n\n)+data: .*"stop".*\n\ndata: \[DONE\]\n\n$/);
+  const asked: [Record<string, unknown>, RegExp][] = [
+    [{}, /^ +\{.*"text":"x"/],
+    [{ stream: true }, /^data: .*"x".*\n\n(: keep-alive\n\n)+data: .*"stop".*\n\ndata: \[DONE\]\n\n$/],
+  ];
+  for (const [fields, expected] of asked) {
+    const silence = Promise.withResolvers<void>();
+    const { app } = testApp(async function* () {
+      yield said("x");
+      await silence.promise;
+      yield done();
+    }, { headAfterMs: 5, keepAliveMs: 10 });
+    const response = await app.request(request(fields));
+    const type = fields.stream ? "text/event-stream" : "application/json";
+    assert.deepEqual([response.status, response.headers.get("content-type")], [200, type]);
+    let text = "";
+    for await (const piece of response.body!.pipeThrough(new TextDecoderStream())) {
+      text += piece;
+      if (/^ $|keep-alive\n\n$/.test(text)) silence.resolve();
+    }
+    assert.match(text, expected);
+  }
 });
 
 Deno.test("whole: a failure after the head breaks the body off, and is logged", async () => {
@@ -248,4 +268,112 @@ Deno.test("whole: a failure after the head breaks the body off, and is logged", 
   assert.equal(response.status, 200);
   await assert.rejects(response.text(), /^ApiError: the server failed; its log has the reason$/);
   assert.deepEqual(log.filter(({ event }) => event === "failure").length, 1);
+});
+
+const token = (text: string, logprob: number, id = 7) => ({ id, token: text, bytes: [], logprob, top: [] });
+
+Deno.test("log probabilities in columns; an echoed prompt has them too, but for its first token", async () => {
+  const script: Script = async function* ({ logprobs, promptLogprobs }) {
+    const tokens = logprobs === undefined ? {} : { logprobs: [token("x", -1)] };
+    const prompt = promptLogprobs === undefined ? {} : { promptLogprobs: [null, token("h", -2), token("i", -3)] };
+    yield { type: "text", text: "x", completionTokens: 1, ...tokens, ...prompt };
+    yield {
+      type: "text",
+      text: "",
+      completionTokens: 2,
+      ...(logprobs === undefined ? {} : { logprobs: [token("y", -4)] }),
+    };
+    yield done();
+  };
+  const ask = async (fields: Record<string, unknown>) => {
+    const { app } = testApp(script);
+    return await (await app.request(request(fields))).json();
+  };
+  const plain = (await ask({ logprobs: 0 })).choices[0];
+  assert.deepEqual(plain.logprobs, {
+    tokens: ["x", "y"],
+    token_logprobs: [-1, -4],
+    top_logprobs: [{ x: -1 }, { y: -4 }],
+    text_offset: [0, 1],
+  });
+  assert(!("prompt_logprobs" in plain));
+  const echoed = (await ask({ logprobs: 1, echo: true })).choices[0];
+  assert.equal(echoed.text, "hix");
+  // The begin token, which the fake engine spells.
+  assert.deepEqual(echoed.logprobs.tokens, ["<s>", "h", "i", "x", "y"]);
+  assert.deepEqual(echoed.logprobs.token_logprobs, [null, -2, -3, -1, -4]);
+  assert.equal(echoed.logprobs.top_logprobs[0], null);
+  const asked = (await ask({ prompt_logprobs: 0 })).choices[0];
+  assert.equal(asked.logprobs, null);
+  assert.deepEqual(asked.prompt_logprobs[0], null);
+  assert.deepEqual(asked.prompt_logprobs[1], { 7: { logprob: -2, decoded_token: "h" } });
+  const { app } = testApp(script);
+  const streamed = await (await app.request(request({ logprobs: 0, echo: true, prompt_logprobs: 0, stream: true })))
+    .text();
+  const pieces = streamed.split("\n\n").filter((line) => line.startsWith("data: {")).map((line) =>
+    JSON.parse(line.slice(6)).choices[0]
+  );
+  assert.deepEqual(pieces.map(({ text }) => text), ["hi", "x", "", ""]);
+  assert.deepEqual(pieces[1].logprobs.tokens, ["<s>", "h", "i", "x"]);
+  assert.deepEqual(pieces[1].prompt_logprobs.length, 3);
+  assert.deepEqual(pieces[2].logprobs.text_offset, [6]);
+});
+
+Deno.test("an echo without a reply: how probable a text is", async () => {
+  const prompt = [null, token("h", -2), token("i", -3)];
+  const script = events(
+    { type: "text", text: "x", completionTokens: 1, logprobs: [token("x", -1)], promptLogprobs: prompt },
+    done(),
+  );
+  const { app, engine } = testApp(script);
+  const fields = { max_tokens: 0, echo: true, logprobs: 0 };
+  const body = await (await app.request(request(fields))).json();
+  assert.equal(engine.calls[0]!.request.maxTokens, 1);
+  const [{ text, finish_reason, logprobs }] = body.choices;
+  assert.deepEqual([text, finish_reason, logprobs.tokens], ["hi", "length", ["<s>", "h", "i"]]);
+  assert.deepEqual(body.usage, { prompt_tokens: 3, completion_tokens: 0, total_tokens: 3 });
+  const streamed = await (await app.request(request({ ...fields, stream: true }))).text();
+  assert.match(streamed, /"text":"hi"[^]*"tokens":\["<s>","h","i"\][^]*"finish_reason":"length"/);
+  assert.doesNotMatch(streamed, /"x"/);
+});
+
+Deno.test("best_of: the most probable choices of each prompt, and the tokens of all", async () => {
+  let made = 0;
+  const script: Script = async function* ({ prompt }) {
+    const rank = made++ % 3;
+    yield {
+      type: "text",
+      text: `${prompt[0]}${rank}`,
+      completionTokens: 1,
+      logprobs: [token("x", [-2, -1, -3][rank]!)],
+    };
+    yield done();
+  };
+  const { app, engine } = testApp(script);
+  const body = await (await app.request(request({ prompt: ["a", "b"], best_of: 3, n: 2 }))).json();
+  assert.deepEqual(
+    body.choices.map(({ index, text, logprobs }: Record<string, unknown>) => [index, text, logprobs]),
+    [[0, "a1", null], [1, "a0", null], [2, "b1", null], [3, "b0", null]],
+  );
+  assert.deepEqual(body.usage, { prompt_tokens: 6, completion_tokens: 12, total_tokens: 18 });
+  assert.deepEqual(engine.calls.map(({ request }) => request.logprobs), Array(6).fill(0));
+});
+
+Deno.test("the engine gets what a completion must be and when it ends; ignored fields are named", async () => {
+  const { app, engine } = testApp(events(done()));
+  const fields = {
+    stop_token_ids: [5],
+    min_tokens: 2,
+    ignore_eos: true,
+    structured_outputs: { regex: "a+" },
+    user: "u",
+  };
+  const response = await app.request(request(fields));
+  assert.deepEqual([response.status, response.headers.get("x-llamero-ignored")], [200, "user"]);
+  assert.partialDeepStrictEqual(engine.calls[0]!.request, {
+    stopTokenIds: [5],
+    minTokens: 2,
+    ignoreEos: true,
+    constraint: { type: "regex", pattern: "a+" },
+  });
 });

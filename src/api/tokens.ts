@@ -88,9 +88,9 @@ function detokenize(service: Service, { maxBodyBytes }: TokenOptions): Handler<A
 /** The prompt that messages become. */
 function applyTemplate(service: Service, { maxBodyBytes }: TokenOptions): Handler<ApiEnv> {
   return async function handleApplyTemplate(c) {
-    const { model = service.modelId, messages } = parseTemplateRequest(await readJson(c, maxBodyBytes));
+    const { model = service.modelId, messages, ...options } = parseTemplateRequest(await readJson(c, maxBodyBytes));
     service.requireModel(model);
-    return c.json({ prompt: service.render(messages) });
+    return c.json({ prompt: service.render(messages, options) });
   };
 }
 

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { ChatTemplateError } from "../chat/message.ts";
+import type { ChatTemplate } from "../chat/template.ts";
 import type { AppOptions } from "./app.ts";
 import { done, events, postRequest, testApp } from "./test_support.ts";
 
@@ -32,6 +33,19 @@ Deno.test("POST /apply-template: the prompt that messages become", async () => {
   const render = () => {
     throw new ChatTemplateError("invalid_order", "expected role user, got assistant");
   };
+  const tools = [{ type: "function", function: { name: "weather" } }];
+  assert.match((await post("/apply-template", { messages, tools })).body.prompt, /# Tools\n[^]*"weather"/);
+  const variables: unknown[] = [];
+  const template: ChatTemplate = {
+    name: "t",
+    tools: "hermes",
+    render(_messages, options) {
+      variables.push(options.variables);
+      return { prompt: [], stop: [] };
+    },
+  };
+  await post("/apply-template", { messages, chat_template_kwargs: { enable_thinking: false } }, { template });
+  assert.deepEqual(variables, [{ enable_thinking: false }]);
   const refused = await post("/apply-template", { messages }, { template: { name: "x", render } });
   assert.deepEqual([refused.status, refused.body.error.param], [400, "messages"]);
 });

@@ -93,12 +93,7 @@ export function checkMessages(messages: readonly ChatMessage[]): void {
 
 /** Types promise nothing here: messages also come from callers that no compiler has seen. */
 function checkMessage(message: ChatMessage, index: number): void {
-  const { role, content, toolCalls, toolCallId, reasoning }: Record<keyof ChatMessage, unknown> = {
-    toolCalls: undefined,
-    toolCallId: undefined,
-    reasoning: undefined,
-    ...message,
-  };
+  const { role, content, toolCalls, toolCallId, reasoning } = message as Record<keyof ChatMessage, unknown>;
   const refuse = (expected: string, got: unknown) =>
     invalid(`checking messages[${index}]: expected ${expected}, got ${String(got).slice(0, 40)}`);
   if (typeof role !== "string" || !ROLES.includes(role)) throw refuse(`role ${ROLES.join(", ")}`, role);

@@ -54,11 +54,12 @@ export const NOTATIONS: Readonly<Record<ToolNotation, NotationTexts>> = {
 
 /** What a template has that writes so, and what it has not. */
 const SIGNS: readonly { notation: ToolNotation; has: RegExp; lacks?: RegExp }[] = [
-  // Later Qwen and GLM models put XML inside the same tags.
-  { notation: "hermes", has: /<tool_call>/, lacks: /<function=|<arg_key>/ },
+  // Later Qwen, GLM and MiniMax models put XML inside the same tags.
+  { notation: "hermes", has: /<tool_call>/, lacks: /<function=|<arg_key>|<invoke / },
   // Later Mistral models write `[TOOL_CALLS]name[ARGS]{...}`.
   { notation: "mistral", has: /\[TOOL_CALLS\]/, lacks: /\[ARGS\]/ },
-  { notation: "llama", has: /"parameters": / },
+  // Others of a like notation have no role called so.
+  { notation: "llama", has: /^(?=[^]*"parameters": )[^]*ipython/ },
 ];
 
 /** How a Jinja template writes calls; undefined when it has no tools, or writes them in a way that is not known here. */

@@ -1,14 +1,15 @@
 /**
  * Tools for templates that know none, by plain text in the notation of Hermes, which many models have met in training:
  *
- * - the functions stand in the system text, behind what it says otherwise;
+ * - the functions stand in the system text, behind what it says otherwise, or before the first message where a template
+ *   takes no system text;
  * - a call in an earlier reply stands in it as `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`;
  * - results are one user turn of `<tool_response>...</tool_response>`, with what the user says next.
  *
  * @module
  */
 
-import { type ChatMessage, checkMessages, type Tool, type ToolCall } from "./message.ts";
+import { type ChatMessage, ChatTemplateError, checkMessages, type Tool, type ToolCall } from "./message.ts";
 import type { ChatTemplate, RenderedPrompt, RenderOptions } from "./template.ts";
 import { argumentsOf, templateTool } from "./tool_values.ts";
 
@@ -21,11 +22,20 @@ export function renderChat(
   if (template.tools !== undefined) return template.render(messages, options);
   checkMessages(messages);
   const { tools = [], ...others } = options;
-  return template.render(plainMessages(messages, tools, template.system), others);
+  const plain = plainMessages(messages);
+  if (tools.length === 0) return template.render(plain, others);
+  try {
+    return template.render(described(plain, tools, template.system), others);
+  } catch (error) {
+    const refused = error instanceof ChatTemplateError && error.code === "refused";
+    if (!refused || plain[0]!.role !== "user") throw error;
+    const first: ChatMessage = { role: "user", content: `${toolsText(tools)}\n\n${plain[0]!.content}` };
+    return template.render([first, ...plain.slice(1)], others);
+  }
 }
 
-/** The same conversation without tools; `system` is the text of conversations that bring none. */
-export function plainMessages(messages: readonly ChatMessage[], tools: readonly Tool[], system = ""): ChatMessage[] {
+/** The same conversation without calls and results. */
+export function plainMessages(messages: readonly ChatMessage[]): ChatMessage[] {
   const plain: ChatMessage[] = [];
   for (const [index, message] of messages.entries()) {
     const before = messages[index - 1];
@@ -35,7 +45,7 @@ export function plainMessages(messages: readonly ChatMessage[], tools: readonly 
       else plain.push({ role: "user", content: said });
     } else plain.push(plainMessage(message));
   }
-  return tools.length === 0 ? plain : described(plain, tools, system);
+  return plain;
 }
 
 function plainMessage({ toolCalls, ...message }: ChatMessage): ChatMessage {
@@ -52,7 +62,8 @@ function callText(call: ToolCall): string {
   return tagged("tool_call", `{"name": ${JSON.stringify(call.name)}, "arguments": ${args}}`);
 }
 
-function described(messages: readonly ChatMessage[], tools: readonly Tool[], system: string): ChatMessage[] {
+/** The functions in the system text; `system` is that of conversations that bring none. */
+function described(messages: readonly ChatMessage[], tools: readonly Tool[], system = ""): ChatMessage[] {
   const own = messages[0]?.role === "system" ? messages[0].content : system;
   const rest = messages[0]?.role === "system" ? messages.slice(1) : messages;
   return [{ role: "system", content: own === "" ? toolsText(tools) : `${own}\n\n${toolsText(tools)}` }, ...rest];

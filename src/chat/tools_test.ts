@@ -108,7 +108,10 @@ Deno.test("how templates write calls, by what is in them", () => {
     ["{{ tools }}<tool_call><function=f>", undefined],
     ["{{ tools }}[TOOL_CALLS]", "mistral"],
     ["{{ tools }}[TOOL_CALLS]f[ARGS]", undefined],
-    [`{{ tools }}'"parameters": '`, "llama"],
+    ["{{ tools }}<tool_call><invoke name=", undefined],
+    [`{{ tools }}'"parameters": '`, undefined],
+    [`{{ tools }}'"parameters": 'ipython`, "llama"],
+    [`ipython{{ tools }}'"parameters": '`, "llama"],
     ["{{ tools }}", undefined],
     ["{{ my_tools }}<tool_call>", undefined],
   ] as const;
@@ -133,7 +136,7 @@ Deno.test("tools in plain text: functions behind the system text, calls in repli
     { role: "user", content: "And Köln?" },
     { role: "assistant", content: "a", toolCalls: [{ id: "1", name: "f", arguments: "oops" }] },
   ];
-  assert.deepEqual(plainMessages(messages, []), [
+  assert.deepEqual(plainMessages(messages), [
     { role: "user", content: "Rain?" },
     {
       role: "assistant",
@@ -156,6 +159,19 @@ Deno.test("tools in plain text: functions behind the system text, calls in repli
     tools: [WEATHER],
   });
   assert(own.prompt[0]!.startsWith("Be brief.\n\n# Tools\n"));
+});
+
+Deno.test("a template that refuses a system text gets the functions in front of the first message", () => {
+  const source = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}" +
+    "{{ m.role }}:{{ m.content }}\n{% endfor %}";
+  const template = new JinjaTemplate(source, MODEL);
+  const [prompt] = renderChat(template, CALLED, { specialTokens: [], tools: [WEATHER] }).prompt;
+  assert(prompt!.startsWith("user:# Tools\n"));
+  assert.equal(prompt!.match(/weather/g)!.length, 2);
+  assert(prompt!.includes("</tool_call>\n\nRain?\nassistant:<tool_call>"), prompt);
+  const own: ChatMessage[] = [{ role: "system", content: "Be brief." }, ...CALLED];
+  assert.throws(() => renderChat(template, own, { specialTokens: [], tools: [WEATHER] }), { code: "refused" });
+  assert.throws(() => renderChat(template, own, { specialTokens: [] }), { code: "refused" });
 });
 
 Deno.test("templates with tools of their own get the conversation as it is", () => {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { RequestLimits } from "../api/limits.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
 import type { FlagValues } from "./flags.ts";
 
@@ -18,5 +19,15 @@ export function replyDefaults(values: FlagValues): TurnDefaults {
       seed: values.seed,
     },
     maxTokens: values["max-tokens"],
+  };
+}
+
+/** What the flags allow to every request. */
+export function requestLimits(values: FlagValues): RequestLimits {
+  const timeout = values["request-timeout"];
+  return {
+    maxTokens: values["limit-tokens"],
+    maxChoices: values["limit-choices"],
+    timeoutMs: timeout === undefined ? undefined : timeout * 1000,
   };
 }

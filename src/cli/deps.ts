@@ -8,6 +8,7 @@ import type { Engine, EngineName, Task, TaskOptions } from "../engine/mod.ts";
 import type { CatalogueEntry } from "../models/catalogue.ts";
 import type { PullOptions } from "../models/pull.ts";
 import type { KeyRing } from "../api/keys.ts";
+import type { RequestLimits } from "../api/limits.ts";
 import type { Log } from "../api/log.ts";
 import type { Store } from "../sessions/store.ts";
 import type { TurnDefaults } from "../sessions/turn.ts";
@@ -43,6 +44,10 @@ export interface HandlerParts {
   closing: AbortSignal;
   /** Who may use the server; missing: everybody. */
   keys: KeyRing | undefined;
+  /** Whether prompts and replies are logged. */
+  logPrompts: boolean;
+  /** What every request may take. */
+  requestLimits: RequestLimits;
   /** Names under which the server is reached. */
   hosts: readonly string[];
   /** Origins of web pages that may use it. */

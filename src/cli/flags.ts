@@ -11,6 +11,7 @@ import { TEMPLATE_NAMES } from "../chat/mod.ts";
 import { WINDOW } from "../eval/perplexity.ts";
 import { ENGINE_NAMES } from "../engine/mod.ts";
 import { DEFAULT_MODEL } from "../models/catalogue.ts";
+import { MAX_CHOICES } from "../protocol/mod.ts";
 import { BUILT_IN_SAMPLING } from "../sessions/sampling.ts";
 import { UsageError } from "./errors.ts";
 
@@ -222,6 +223,29 @@ export const FLAGS = {
     help: "private key of the certificate as PEM",
     example: "--tls-key ./key.pem",
   },
+  "limit-tokens": {
+    type: "integer",
+    range: { min: 1, max: MAX_TOKENS },
+    otherwise: "the context is the limit",
+    help: "most new tokens of a reply; a request for more is refused",
+    example: "--limit-tokens 1024",
+  },
+  "limit-choices": {
+    type: "integer",
+    range: { min: 1, max: MAX_CHOICES },
+    otherwise: String(MAX_CHOICES),
+    help: "most replies to one request",
+    example: "--limit-choices 4",
+  },
+  "request-timeout": {
+    type: "number",
+    placeholder: "SECONDS",
+    range: { min: 0, max: 86_400, above: true },
+    otherwise: "no limit",
+    help: "longest time for the replies to a request, with their wait; then they end with an error",
+    example: "--request-timeout 300",
+  },
+  "log-prompts": { type: "boolean", help: "log what is asked and replied as well", example: "--log-prompts" },
   models: {
     type: "text",
     placeholder: "NAME[,NAME]",
@@ -359,6 +383,7 @@ export interface CommandSpec {
 const MODEL = ["model", "quantize", "lora", "engine", "chat-template"] as const;
 const SAMPLING = ["temperature", "top-p", "top-k", "min-p", "repeat-penalty", "seed", "max-tokens"] as const;
 const ACCESS = ["keys", "insecure-no-key", "allow-host", "allow-origin", "tls-cert", "tls-key"] as const;
+const LIMITS = ["limit-tokens", "limit-choices", "request-timeout", "log-prompts"] as const;
 
 /** Every command. */
 export const COMMANDS = {
@@ -376,7 +401,20 @@ export const COMMANDS = {
   },
   serve: {
     summary: "serve a model over HTTP and WebSocket, as OpenAI's clients speak it",
-    flags: [...MODEL, ...SAMPLING, "context", "host", "port", ...ACCESS, "drain", "store", "json", "quiet", "help"],
+    flags: [
+      ...MODEL,
+      ...SAMPLING,
+      "context",
+      "host",
+      "port",
+      ...ACCESS,
+      ...LIMITS,
+      "drain",
+      "store",
+      "json",
+      "quiet",
+      "help",
+    ],
     examples: [
       "serve",
       "serve --model ./llama-2-7b-chat.Q4_0.gguf --port 8080",

@@ -6,10 +6,11 @@
  * @module
  */
 import { delay } from "@std/async/delay";
+import { ANYBODY } from "../api/caller.ts";
 import type { KeyRing } from "../api/keys.ts";
-import type { LogEntry } from "../api/log.ts";
+import { jsonLine, type LogEntry, printable } from "../api/log.ts";
 import type { Engine } from "../engine/engine.ts";
-import { replyDefaults } from "./defaults.ts";
+import { replyDefaults, requestLimits } from "./defaults.ts";
 import type { Deps, Handler } from "./deps.ts";
 import type { FlagValues, Parsed } from "./flags.ts";
 import { KEY_VARIABLE, keyRing, reloadKeys } from "./keys.ts";
@@ -30,7 +31,12 @@ const POLL_MS = 50;
 export async function serve(deps: Deps, { values }: Parsed): Promise<number> {
   const keys = await keyRing(deps.terminal, values);
   const address = await addressOf(values, keys !== undefined);
-  const access = { keys, ...allowed(values, address) };
+  const access = {
+    keys,
+    requestLimits: requestLimits(values),
+    logPrompts: values["log-prompts"] ?? false,
+    ...allowed(values, address),
+  };
   tryAddress(address);
   const wanted = await wantedTemplate(values);
   await using store = await openStore(deps, values);
@@ -148,10 +154,10 @@ curl -N ${url}/v1/chat/completions -H 'content-type: application/json' \\${
 `);
 }
 
-/** Tell an operator: a sentence, or an object with `--json`. */
+/** Tell an operator: a sentence, or an object with `--json`. Neither begins another line, whatever a client sent. */
 function say(terminal: Terminal, { json, quiet }: FlagValues, entry: Record<string, unknown>, sentence: string): void {
   if (quiet && !LOUD.includes(String(entry.event))) return;
-  terminal.err(`${json ? JSON.stringify(entry) : `llamero: ${sentence}`}\n`);
+  terminal.err(`${json ? jsonLine(entry) : `llamero: ${printable(sentence).replaceAll("\n", "\n  ")}`}\n`);
 }
 
 function logTo(terminal: Terminal, entry: LogEntry, values: FlagValues): void {
@@ -159,12 +165,15 @@ function logTo(terminal: Terminal, entry: LogEntry, values: FlagValues): void {
 }
 
 function logSentence(entry: LogEntry): string {
-  switch (entry.event) {
-    case "request":
-      return `${entry.method} ${entry.path} ${entry.status}, ${Math.round(entry.ms)} ms`;
-    case "reply":
-      return `reply ${entry.outcome}, ${entry.promptTokens ?? 0} + ${entry.completionTokens ?? 0} tokens`;
-    case "failure":
-      return entry.stack ?? entry.message;
-  }
+  if (entry.event === "failure") return entry.stack ?? entry.message;
+  const { key, ms, outcome, promptTokens = 0, completionTokens = 0, prompts, replies } = entry;
+  const what = entry.event === "request" ? `${entry.method} ${entry.path} ${entry.status}` : "reply";
+  const parts = [
+    what,
+    `${Math.round(ms)} ms`,
+    ...key === ANYBODY.name ? [] : [key],
+    ...outcome === undefined ? [] : [`${promptTokens} + ${completionTokens} tokens`, outcome],
+    ...prompts === undefined ? [] : [JSON.stringify({ prompts, replies })],
+  ];
+  return parts.join(", ");
 }

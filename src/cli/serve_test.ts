@@ -2,10 +2,21 @@ import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { delay } from "@std/async/delay";
 import type { EngineError } from "../engine/engine.ts";
 import { createApp } from "../api/app.ts";
+import type { LogEntry } from "../api/log.ts";
 import type { HandlerParts } from "./deps.ts";
 import { type Stage, stage, started } from "./test_support.ts";
 
 const ARGS = ["serve", "--model", "dir/toy's.gguf", "--port", "0", "--store", "memory"];
+
+const REQUEST = {
+  event: "request",
+  requestId: "r",
+  key: "anybody",
+  method: "GET",
+  status: 200,
+  headMs: 1,
+  ms: 1.4,
+} as const;
 
 function start(on: Stage, ...more: string[]): Promise<{ url: string; running: Promise<number> }> {
   return started(on, ...ARGS, ...more);
@@ -46,6 +57,20 @@ Deno.test("flags for sampling and length are what requests leave open", async ()
     sampling: { temperature: 0, topP: 0.9 },
     maxTokens: 30,
   });
+});
+
+Deno.test("flags for limits reach the application", async () => {
+  const parts: HandlerParts[] = [];
+  const on = stage({}, {
+    createHandler: (given) => {
+      parts.push(given);
+      return () => new Response();
+    },
+  });
+  const { running } = await start(on, "--limit-tokens", "9", "--limit-choices", "2", "--request-timeout", "1.5");
+  on.terminal.signal("SIGINT");
+  await running;
+  assertEquals(parts[0]?.requestLimits, { maxTokens: 9, maxChoices: 2, timeoutMs: 1500 });
 });
 
 Deno.test("a running reply may end after the signal", async () => {
@@ -124,7 +149,7 @@ Deno.test("a port in use is a sentence, found before a model is loaded", async (
 Deno.test("--json: objects for programs; --quiet: failures alone", async () => {
   const on = stage({}, {
     createHandler: ({ log }) => () => {
-      log({ event: "request", requestId: "r", method: "GET", path: "/", status: 200, ms: 1.4 });
+      log({ ...REQUEST, path: "/" });
       log({ event: "failure", requestId: "r", message: "bad" });
       return new Response();
     },
@@ -142,6 +167,44 @@ Deno.test("--json: objects for programs; --quiet: failures alone", async () => {
   assertEquals(events, ["request", "failure", "stopping", "stopped"]);
 });
 
+/** What a server says that logs these entries. */
+async function logged(flags: string[], entries: LogEntry[]): Promise<string[]> {
+  const on = stage({}, {
+    createHandler: ({ log }) => () => {
+      for (const entry of entries) log(entry);
+      return new Response();
+    },
+  });
+  const { url, running } = await start(on, ...flags);
+  await (await fetch(url)).body?.cancel();
+  const { errors } = on.terminal;
+  on.terminal.signal("SIGINT");
+  await running;
+  return errors.trimEnd().split("\n");
+}
+
+Deno.test("the log tells who, tokens and outcome; nothing in it begins a line or moves a terminal", async () => {
+  const facts = { outcome: "stop", promptTokens: 3, completionTokens: 2 };
+  const hostile = "a\r\nllamero: forged\x1b[2J\x9b31m\u202e";
+  const entries: LogEntry[] = [
+    { ...REQUEST, ...facts, path: "/x", key: "alice" },
+    { event: "reply", requestId: "r", key: "bob", ms: 2, ...facts, outcome: "left" },
+    { ...REQUEST, ...facts, path: "/x", prompts: ["hi"], replies: ["ho"] },
+    { event: "failure", requestId: hostile, message: hostile, stack: hostile },
+  ];
+  const escaped = "a\\u000d\n  llamero: forged\\u001b[2J\\u009b31m\\u202e";
+  assertEquals(await logged([], entries), [
+    "llamero: GET /x 200, 1 ms, alice, 3 + 2 tokens, stop",
+    "llamero: reply, 2 ms, bob, 3 + 2 tokens, left",
+    'llamero: GET /x 200, 1 ms, 3 + 2 tokens, stop, {"prompts":["hi"],"replies":["ho"]}',
+    ...`llamero: ${escaped}`.split("\n"),
+  ]);
+  const lines = await logged(["--json"], entries);
+  assertEquals(lines.map((line) => JSON.parse(line)), JSON.parse(JSON.stringify(entries)));
+  // deno-lint-ignore no-control-regex -- they are what is looked for
+  assertEquals(lines.filter((line) => /[\x00-\x1f\x7f-\x9f\u202e]/.test(line)), []);
+});
+
 Deno.test("the log in words, and none with --quiet but failures", async () => {
   for (
     const [flags, expected] of [[[], "llamero: GET /x 200, 1 ms\nllamero: bad\n"], [
@@ -151,7 +214,7 @@ Deno.test("the log in words, and none with --quiet but failures", async () => {
   ) {
     const on = stage({}, {
       createHandler: ({ log }) => () => {
-        log({ event: "request", requestId: "r", method: "GET", path: "/x", status: 200, ms: 1.4 });
+        log({ ...REQUEST, path: "/x" });
         log({ event: "failure", requestId: "r", message: "bad" });
         return new Response();
       },

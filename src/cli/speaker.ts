@@ -52,7 +52,8 @@ export class Speaker {
   async reply(messages: readonly ChatMessage[], signal: AbortSignal): Promise<Reply> {
     const values = this.#values;
     const parts = { engine: this.engine, template: this.#template, defaults: replyDefaults(values) };
-    const turn = runTurn({ ...parts, messages, signal });
+    // A terminal shows everything that the model writes.
+    const turn = runTurn({ ...parts, messages, reasoning: false, signal });
     let [text, done]: [string, DoneEvent | undefined] = ["", undefined];
     try {
       for (;;) {

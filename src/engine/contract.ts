@@ -10,6 +10,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
 import {
+  type ChosenLogprob,
   type DoneEvent,
   type EmbedRequest,
   type Engine,
@@ -20,6 +21,7 @@ import {
   type GenerateRequest,
   SAMPLERS,
   type SamplingParams,
+  type TextEvent,
 } from "./engine.ts";
 
 /** Options of {@linkcode engineContract}. */
@@ -31,6 +33,8 @@ export interface ContractOptions {
 /** A reply as a whole: its texts, and how it ended. */
 interface Reply {
   texts: string[];
+  /** The events of the texts. */
+  events: TextEvent[];
   text: string;
   done: DoneEvent;
 }
@@ -65,6 +69,7 @@ export function engineContract(name: string, open: () => Promise<Engine>, option
   cancelling(test);
   stopTexts(test);
   choosing(test);
+  logprobs(test);
   refusals(test);
   embeddings(test);
   tokens(test);
@@ -286,6 +291,72 @@ function choosing(test: Register): void {
       4,
     ]);
   });
+}
+
+function logprobs(test: Register): void {
+  test("tells how probable its tokens were, with the texts that they make up", async (engine) => {
+    const plain = await collect(engine, GREEDY);
+    const { text, done, events } = await collect(engine, { ...GREEDY, logprobs: 3 });
+    assert.deepEqual([text, done.usage], [plain.text, plain.done.usage]);
+    const told = events.flatMap(({ logprobs = [] }) => logprobs);
+    assert.equal(told.length, TOKENS);
+    checkText(told, text);
+    for (const chosen of told) {
+      checkLogprob(chosen, 3);
+      // Greedy takes the most probable one.
+      assert.deepEqual([chosen.top[0]!.id, chosen.top[0]!.logprob], [chosen.id, chosen.logprob]);
+    }
+    assert.ok(events.every(({ promptLogprobs }) => promptLogprobs === undefined));
+  });
+
+  test("tells of no others than asked, and of nothing unless asked", async (engine) => {
+    for (const { logprobs } of (await collect(engine, { ...GREEDY, logprobs: 0 })).events) {
+      for (const chosen of logprobs!) checkLogprob(chosen, 0);
+    }
+    assert.ok((await collect(engine, GREEDY)).events.every(({ logprobs }) => logprobs === undefined));
+  });
+
+  test("leaves out tokens that a stop text cuts off", async (engine) => {
+    const { text } = await collect(engine, GREEDY);
+    const stop = codePoints(text).slice(4, 9).join("");
+    const reply = await collect(engine, { ...GREEDY, stop: [stop], logprobs: 0 });
+    const told = reply.events.flatMap(({ logprobs = [] }) => logprobs);
+    assert.ok(told.length > 0 && told.length <= reply.done.usage.completionTokens);
+    // The last one may reach into the stop text.
+    checkText(told.slice(0, -1), reply.text.slice(0, spell(told.slice(0, -1)).length));
+    assert.ok(spell(told).length >= reply.text.length);
+  });
+
+  test("tells how probable the tokens of the prompt were, with the first text", async (engine) => {
+    const prompt = ["The capital of France is ".repeat(20)];
+    const promptIds = await engine.tokenize(prompt);
+    const { text, events } = await collect(engine, { ...GREEDY, prompt, promptLogprobs: 1 });
+    const [first, ...others] = events.map(({ promptLogprobs }) => promptLogprobs);
+    assert.ok(first !== undefined && others.every((told) => told === undefined));
+    assert.equal(first[0], null);
+    assert.deepEqual(first.slice(1).map((chosen) => chosen!.id), promptIds.slice(1));
+    for (const chosen of first.slice(1)) checkLogprob(chosen!, 1);
+    assert.equal(text, (await collect(engine, { ...GREEDY, prompt })).text);
+  });
+}
+
+function checkLogprob({ id, token, bytes, logprob, top }: ChosenLogprob, asked: number): void {
+  assert.equal(top.length, asked);
+  for (const each of [{ id, token, bytes, logprob }, ...top]) {
+    assert.equal(each.token, new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(each.bytes)));
+    assert.ok(each.logprob <= 0 && Number.isFinite(each.logprob));
+  }
+  assert.deepEqual(top.map((each) => each.logprob), top.map((each) => each.logprob).sort((a, b) => b - a));
+  assert.ok(top.every((each) => each.logprob >= logprob || each.id !== id));
+}
+
+/** The text of tokens; the space that some vocabularies put in front of everything is not in the reply. */
+function spell(told: readonly ChosenLogprob[]): string {
+  return new TextDecoder().decode(Uint8Array.from(told.flatMap(({ bytes }) => bytes)));
+}
+
+function checkText(told: readonly ChosenLogprob[], text: string): void {
+  assert.equal(spell(told).trimStart(), text.trimStart());
 }
 
 function refusals(test: Register): void {
@@ -528,6 +599,8 @@ const INVALID: Record<string, unknown[]> = {
   promptIds: [...NOT_IDS, []],
   stopTokenIds: [...NOT_IDS, new Array(65).fill(0)],
   minTokens: [-1, 0.5, NaN, Infinity, 2 ** 31, 2 ** 53, "1", null, [1]],
+  logprobs: [...NOT_A_NUMBER, 0.5, 21],
+  promptLogprobs: [...NOT_A_NUMBER, 0.5, 21],
   ignoreEos: [1, "true", null],
   sampling: [1, "x", null, []],
 };
@@ -582,15 +655,16 @@ async function collect(
   options: GenerateOptions = {},
   onText?: () => void,
 ): Promise<Reply> {
-  const texts: string[] = [];
+  const events: TextEvent[] = [];
   let done: DoneEvent | undefined;
   for await (const event of engine.generate(request, options)) {
     assert.equal(done, undefined, "an event after done");
     if (event.type === "done") done = event;
-    else if (event.type === "text" && texts.push(event.text) === 1) onText?.();
+    else if (event.type === "text" && events.push(event) === 1) onText?.();
   }
   assert.ok(done, "no done event");
-  return { texts, text: texts.join(""), done };
+  const texts = events.map(({ text }) => text);
+  return { texts, events, text: texts.join(""), done };
 }
 
 async function refuses(

@@ -123,7 +123,7 @@ export interface GenerateRequest {
   constraint?: Constraint;
   /** Report each token's log probability, and those of the `logprobs` most probable tokens, 0 to 20. Default: none. */
   logprobs?: number;
-  /** The same for the tokens of the prompt, with the reply's first text. */
+  /** The same for the tokens of the prompt, with the reply's first text; at most 2^18 numbers over all of them. */
   promptLogprobs?: number;
 }
 
@@ -180,13 +180,16 @@ export interface StartedEvent {
   promptTokens: number;
 }
 
-/** A piece of the reply: whole UTF-8 characters, possibly several tokens, never empty. */
+/**
+ * A piece of the reply: whole UTF-8 characters, possibly several tokens; empty only where it brings log probabilities of
+ * tokens without text.
+ */
 export interface TextEvent {
   type: "text";
   text: string;
   /** Tokens generated so far, counting those whose text is held back. */
   completionTokens: number;
-  /** The tokens that this text is made of, when they were asked for; the text may then be empty. */
+  /** The tokens that this text is made of, when they were asked for; those that a stop text cuts off are left out. */
   logprobs?: readonly ChosenLogprob[];
   /** With the first text, when asked for: one for each token of the prompt, none for the first, which follows nothing. */
   promptLogprobs?: readonly (ChosenLogprob | null)[];

@@ -6,6 +6,7 @@
  */
 
 import {
+  type ChosenLogprob,
   type Embedding,
   type EmbedRequest,
   EngineError,
@@ -14,11 +15,12 @@ import {
   type GenerateRequest,
   type ModelDefaults,
   type ModelInfo,
+  type TextEvent,
 } from "./engine.ts";
 import type { FakeEngine } from "./fake.ts";
 import { ERROR_NAMES, RECORD_KIND } from "./records.ts";
 import { SAMPLING_FIELDS, wireName } from "./request.ts";
-import type { Symbols } from "./symbols.ts";
+import { ABI_VERSION, type Symbols } from "./symbols.ts";
 
 const encoder = new TextEncoder();
 
@@ -105,6 +107,8 @@ const REQUEST_FIELDS: readonly (keyof GenerateRequest)[] = [
   "stopTokenIds",
   "minTokens",
   "ignoreEos",
+  "logprobs",
+  "promptLogprobs",
 ];
 
 /** An embedding request's JSON as the fake engine takes it. */
@@ -140,7 +144,7 @@ export class LoopbackCore {
 
   /** The functions, as `dlopen` gives them. */
   readonly symbols: Symbols = {
-    llamero_abi_version: () => 3,
+    llamero_abi_version: () => ABI_VERSION,
     llamero_open: (config) => this.#refused() ?? this.#open(config as Uint8Array),
     llamero_start: (task) => this.#refused() ?? this.#open(task as Uint8Array),
     llamero_wait: (_engine, out) => this.#wait(out as Uint8Array),
@@ -268,7 +272,7 @@ export function packFailure(id: number, error: unknown): Uint8Array {
 /** The record of an event of request `id`. */
 export function packEvent(id: number, event: GenerateEvent): Uint8Array {
   if (event.type === "started") return packRecord(id, RECORD_KIND.started, packStarted(event.promptTokens));
-  if (event.type === "text") return packRecord(id, RECORD_KIND.text, packText(event.completionTokens, event.text));
+  if (event.type === "text") return packTextEvent(id, event);
   const { reason, stop, usage, timings } = event;
   return packRecord(
     id,
@@ -283,6 +287,29 @@ export function packEvent(id: number, event: GenerateEvent): Uint8Array {
       decode_ms: timings.decodeMs,
     }),
   );
+}
+
+/** A text, behind the probabilities that it takes along. */
+function packTextEvent(id: number, event: TextEvent): Uint8Array {
+  const { completionTokens, text, logprobs = [], promptLogprobs = [] } = event;
+  const records = [
+    ...promptLogprobs.map((token) => packRecord(id, RECORD_KIND.promptLogprobs, packLogprobs(token))),
+    ...logprobs.map((token) => packRecord(id, RECORD_KIND.logprobs, packLogprobs(token))),
+    packRecord(id, RECORD_KIND.text, packText(completionTokens, text)),
+  ];
+  return Uint8Array.from(records.flatMap((record) => [...record]));
+}
+
+/** The payload of a record of log probabilities. */
+export function packLogprobs(chosen: ChosenLogprob | null): Uint8Array {
+  const entries = chosen === null ? [] : [chosen, ...chosen.top];
+  return Uint8Array.from(entries.flatMap(({ id, logprob, bytes }) => {
+    const head = new DataView(new ArrayBuffer(12));
+    head.setUint32(0, id, true);
+    head.setFloat32(4, logprob, true);
+    head.setUint32(8, bytes.length, true);
+    return [...new Uint8Array(head.buffer), ...bytes];
+  }));
 }
 
 function parse(json: Uint8Array): unknown {

@@ -9,6 +9,7 @@
  */
 
 import {
+  type ChosenLogprob,
   type Embedding,
   EngineError,
   type EngineErrorCode,
@@ -16,6 +17,7 @@ import {
   type GenerateEvent,
   type ModelDefaults,
   type ModelInfo,
+  type TokenLogprob,
 } from "./engine.ts";
 
 /** Error names by code: the name of code `-n` is at `n - 1`, as `ErrorKind::code` in core-rs/src/error.rs has them. */
@@ -41,6 +43,8 @@ export const RECORD_KIND = {
   done: 5,
   error: 6,
   started: 7,
+  logprobs: 8,
+  promptLogprobs: 9,
   embedding: 10,
 } as const;
 
@@ -49,6 +53,9 @@ const FINISH_REASONS = ["stop", "length", "cancelled"] as const;
 
 // ignoreBOM keeps a U+FEFF that the model wrote at the start of a piece.
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+/** For tokens, which may be half a character. */
+const lenient = new TextDecoder("utf-8", { ignoreBOM: true });
+const LOGPROB_BYTES = 12;
 
 /** Where the events of a batch go. */
 export interface RecordSink {
@@ -60,6 +67,10 @@ export interface RecordSink {
   failed(error: EngineError): void;
   /** A text or the end of a request. */
   event(request: number, event: GenerateEvent): void;
+  /** A token of the reply to `request` that the next text is made of, and its probability. */
+  logprobs(request: number, token: ChosenLogprob): void;
+  /** The next token of the prompt; `null` for the first, which follows nothing. */
+  promptLogprobs(request: number, token: ChosenLogprob | null): void;
   /** A request ended with a vector. */
   embedding(request: number, embedding: Embedding): void;
   /** A request failed. */
@@ -96,6 +107,13 @@ function readRecord(request: number, kind: number, payload: Uint8Array, sink: Re
   switch (kind) {
     case RECORD_KIND.text:
       return sink.event(request, readText(payload));
+    case RECORD_KIND.logprobs: {
+      const token = readLogprobs(payload);
+      if (token === null) throw malformed("expected the probability of a token, got none");
+      return sink.logprobs(request, token);
+    }
+    case RECORD_KIND.promptLogprobs:
+      return sink.promptLogprobs(request, readLogprobs(payload));
     case RECORD_KIND.done:
       return sink.event(request, readDone(readJson(payload)));
     case RECORD_KIND.error:
@@ -133,6 +151,26 @@ function readEmbedding(payload: Uint8Array): Embedding {
   // A copy: the batch is a buffer that is used again. All machines that Deno runs on are little-endian.
   const values = new Float32Array(payload.slice(4).buffer);
   return { values, promptTokens: new DataView(payload.buffer, payload.byteOffset).getUint32(0, true) };
+}
+
+function readLogprobs(payload: Uint8Array): ChosenLogprob | null {
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  const entries: TokenLogprob[] = [];
+  for (let at = 0; at < payload.length;) {
+    const start = at + LOGPROB_BYTES;
+    const end = start <= payload.length ? start + view.getUint32(at + 8, true) : Infinity;
+    if (end > payload.length) throw malformed(`a log probability does not fit into ${payload.length - at} bytes`);
+    const bytes = payload.slice(start, end);
+    entries.push({
+      id: view.getUint32(at, true),
+      token: lenient.decode(bytes),
+      bytes: [...bytes],
+      logprob: view.getFloat32(at + 4, true),
+    });
+    at = end;
+  }
+  const [chosen, ...top] = entries;
+  return chosen === undefined ? null : { ...chosen, top };
 }
 
 function readLoading(payload: Uint8Array, sink: RecordSink): void {

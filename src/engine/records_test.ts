@@ -1,6 +1,15 @@
 import assert from "node:assert/strict";
 import { EngineError, type GenerateEvent, type ModelInfo } from "./engine.ts";
-import { packEmbedding, packJson, packLoading, packModel, packRecord, packStarted, packText } from "./loopback.ts";
+import {
+  packEmbedding,
+  packJson,
+  packLoading,
+  packLogprobs,
+  packModel,
+  packRecord,
+  packStarted,
+  packText,
+} from "./loopback.ts";
 import { readModel, readRecords, type RecordSink } from "./records.ts";
 
 const MODEL: ModelInfo = {
@@ -20,6 +29,8 @@ const MODEL: ModelInfo = {
   device: "cpu",
   defaults: { temperature: 0.9, topK: 50, topP: 0.6, minP: 0.1, repeatPenalty: 1.1, maxLength: 4096 },
 };
+const ENTRY = { id: 7, token: "hi", bytes: [104, 105], logprob: -2 };
+const TOKEN = { ...ENTRY, top: [] };
 const DONE = { reason: "stop", prompt_tokens: 1, completion_tokens: 2, queue_ms: 0.5, prefill_ms: 3, decode_ms: 4 };
 
 /** Everything that came out of `bytes`, in order. */
@@ -31,6 +42,8 @@ function read(...records: Uint8Array[]): unknown[] {
     failed: (error) => seen.push(["failed", error.code, error.message]),
     event: (request, event) => seen.push([request, event]),
     embedding: (request, embedding) => seen.push([request, embedding]),
+    logprobs: (request, token) => seen.push([request, token]),
+    promptLogprobs: (request, token) => seen.push([request, "prompt", token]),
     error: (request, error) => seen.push([request, error.code, error.message]),
   };
   readRecords(concat(records), sink);
@@ -96,6 +109,19 @@ Deno.test("decodes every kind", () => {
   );
 });
 
+Deno.test("decodes log probabilities, and tokens that are half a character", () => {
+  const half = { id: 2 ** 32 - 1, token: "\uFFFD", bytes: [0xe2, 0x82], logprob: -0.5 };
+  const chosen = { ...half, top: [ENTRY, half] };
+  assert.deepEqual(
+    read(
+      packRecord(1, 9, packLogprobs(null)),
+      packRecord(1, 9, packLogprobs(TOKEN)),
+      packRecord(1, 8, packLogprobs(chosen)),
+    ),
+    [[1, "prompt", null], [1, "prompt", TOKEN], [1, chosen]],
+  );
+});
+
 Deno.test("takes absent and null optional fields alike", () => {
   const [[, event]] = read(packRecord(1, 5, packJson({ ...DONE, stop: null }))) as [[number, { stop?: string }]];
   assert.equal(event.stop, undefined);
@@ -120,6 +146,13 @@ const MALFORMED: [string, Uint8Array, RegExp][] = [
   ["half a number", packRecord(1, 10, new Uint8Array(6)), /whole numbers of 4 bytes, got 6/],
   ["a text without its count", packRecord(1, 4, new Uint8Array(3)), /text payload of 4 bytes/],
   ["half a character", packRecord(1, 4, packText(1, "é").subarray(0, 5)), /UTF-8/],
+  ["a log probability of nothing", packRecord(1, 8, new Uint8Array()), /probability of a token, got none/],
+  ["half a log probability", packRecord(1, 8, new Uint8Array(11)), /does not fit into 11 bytes/],
+  [
+    "a token longer than its record",
+    packRecord(1, 9, packLogprobs(TOKEN).subarray(0, -1)),
+    /does not fit into 13 bytes/,
+  ],
   ["a short loading payload", packRecord(0, 1, new Uint8Array(8)), /16 bytes, got 8/],
   ["broken JSON", packRecord(1, 5, new TextEncoder().encode("{")), /JSON object/],
   ["JSON that is no object", packRecord(1, 5, packJson(1)), /JSON object/],

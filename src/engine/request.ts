@@ -174,6 +174,7 @@ export function encodeConfig(source: Record<string, unknown>, options: LoadOptio
 /** The request as the core's JSON: snake_case, flat. A bias of minus infinity is null, as JSON has it. */
 export function encodeRequest(request: GenerateRequest): string {
   const { prompt, promptIds, maxTokens, stop, stopTokenIds, minTokens, ignoreEos, sampling = {} } = request;
+  const { logprobs, promptLogprobs } = request;
   return JSON.stringify({
     prompt,
     prompt_ids: promptIds,
@@ -182,6 +183,8 @@ export function encodeRequest(request: GenerateRequest): string {
     stop_token_ids: stopTokenIds,
     min_tokens: minTokens,
     ignore_eos: ignoreEos,
+    logprobs,
+    prompt_logprobs: promptLogprobs,
     ...Object.fromEntries(SAMPLING_FIELDS.map((field) => [wireName(field), sampling[field]])),
   });
 }

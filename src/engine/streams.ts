@@ -7,7 +7,7 @@
  * @module
  */
 
-import { type Embedding, EngineError, type GenerateEvent } from "./engine.ts";
+import { type ChosenLogprob, type Embedding, EngineError, type GenerateEvent, type TextEvent } from "./engine.ts";
 import type { RecordSink } from "./records.ts";
 
 /** Requests of one core, by the ids that the core gave them. */
@@ -16,8 +16,10 @@ export class RequestStreams {
   readonly #vectors = new Map<number, PromiseWithResolvers<Embedding>>();
 
   /** Where `readRecords` delivers; records of a request whose reader has left find no queue and are dropped. */
-  readonly sink: Pick<RecordSink, "event" | "embedding" | "error"> = {
+  readonly sink: Pick<RecordSink, "event" | "logprobs" | "promptLogprobs" | "embedding" | "error"> = {
     event: (request, event) => this.#queues.get(request)?.push(event),
+    logprobs: (request, token) => this.#queues.get(request)?.logprobs.push(token),
+    promptLogprobs: (request, token) => this.#queues.get(request)?.promptLogprobs.push(token),
     embedding: (request, embedding) => this.#vectors.get(request)?.resolve(embedding),
     error: (request, error) => {
       this.#queues.get(request)?.fail(error);
@@ -98,10 +100,20 @@ class EventQueue {
   #next = 0;
   #failure?: EngineError;
   #wake?: () => void;
+  /** What the next text takes along. */
+  logprobs: ChosenLogprob[] = [];
+  promptLogprobs: (ChosenLogprob | null)[] = [];
 
   push(event: GenerateEvent): void {
-    this.#events.push(event);
+    this.#events.push(event.type === "text" ? this.#told(event) : event);
     this.#wake?.();
+  }
+
+  #told(event: TextEvent): TextEvent {
+    const { logprobs, promptLogprobs } = this;
+    if (logprobs.length > 0) [event.logprobs, this.logprobs] = [logprobs, []];
+    if (promptLogprobs.length > 0) [event.promptLogprobs, this.promptLogprobs] = [promptLogprobs, []];
+    return event;
   }
 
   fail(error: EngineError): void {

@@ -78,6 +78,8 @@ async function finished(
     failed: (error) => failure = error,
     event: unexpected,
     embedding: unexpected,
+    logprobs: unexpected,
+    promptLogprobs: unexpected,
     error: unexpected,
   };
   const buffer = new Uint8Array(EVENT_BUFFER_BYTES);

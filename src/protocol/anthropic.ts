@@ -9,52 +9,37 @@
  */
 
 import { z } from "zod";
-import { flag } from "./chat.ts";
-import { check, describe, integerIn, numberIn, ProtocolError, text, wanted } from "./check.ts";
-import { MAX_MESSAGES, MAX_PARTS } from "./message.ts";
+import { check, describe, integerIn, numberIn, ProtocolError, text, wanted, wantedTag } from "./check.ts";
+import { schemaObject, type WireConstraint } from "./format.ts";
+import { MAX_MESSAGES, MAX_PARTS, type WireMessage } from "./message.ts";
 import {
+  flag,
   MAX_STOP_LENGTH,
   MAX_STOPS,
   MAX_TOKEN_COUNT,
   offOnly,
   samplingFields,
+  toGeneration,
   toSampling,
+  type WireGeneration,
   type WireSampling,
 } from "./sampling.ts";
+import { checkUnique, MAX_TOOLS, toTool, type WireTool, type WireToolChoice } from "./tools.ts";
 
-/** Most tools of one request. */
-export const MAX_TOOLS = 128;
 /** Fewest tokens of a thinking budget. */
 export const MIN_THINKING_TOKENS = 1024;
-
-/** A checked message: a block that has no place in it is a message of its own. */
-export interface MessagesMessage {
-  role: "system" | "user" | "assistant" | "tool";
-  content: string;
-  reasoning?: string;
-  toolCalls?: { id: string; name: string; arguments: string }[];
-  toolCallId?: string;
-}
-
-/** A function that the model may call. */
-export interface MessagesTool {
-  name: string;
-  description?: string;
-  parameters: Record<string, unknown>;
-  strict?: boolean;
-}
 
 /** What is asked of the model, without how. */
 export interface MessagesPrompt {
   model: string;
-  messages: MessagesMessage[];
-  tools: MessagesTool[];
-  toolChoice: "auto" | "required" | "none" | { name: string };
+  messages: WireMessage[];
+  tools: WireTool[];
+  toolChoice: WireToolChoice;
   parallelToolCalls: boolean;
   /** Variables of the chat template: whether the model is to think before it speaks. */
   variables: { enable_thinking: boolean };
   /** What the reply must be. */
-  constraint?: { type: "json_schema"; schema: unknown };
+  constraint?: WireConstraint;
   /** Fields that were sent and do nothing, such as `metadata`. */
   ignored: string[];
 }
@@ -62,6 +47,7 @@ export interface MessagesPrompt {
 /** A checked request for a message. */
 export interface MessagesRequest extends MessagesPrompt {
   sampling: WireSampling;
+  generation: WireGeneration;
   maxTokens: number;
   stop: string[];
   stream: boolean;
@@ -76,7 +62,7 @@ const callId = text(1, 256);
 const anyObject = z.record(z.string(), z.unknown(), object);
 
 const textBlock = z.object({ type: z.literal("text"), text: text() });
-const textBlocks = blockList(z.discriminatedUnion("type", [textBlock], tag("type", '"text"', "a block")));
+const textBlocks = blockList(z.discriminatedUnion("type", [textBlock], wantedTag("type", '"text"', "a block")));
 const said = z.union([text(), textBlocks], wanted("a well-formed text or a list of text blocks")).transform(textOf);
 
 const toolResult = z.object({
@@ -89,13 +75,13 @@ const toolUse = z.object({ type: z.literal("tool_use"), id: callId, name, input:
 const thought = z.object({ type: z.literal("thinking"), thinking: text(), signature: text().nullish() });
 
 const userBlocks = blockList(
-  z.discriminatedUnion("type", [textBlock, toolResult], tag("type", '"text" or "tool_result"', "a block")),
+  z.discriminatedUnion("type", [textBlock, toolResult], wantedTag("type", '"text" or "tool_result"', "a block")),
 );
 const assistantBlocks = blockList(
   z.discriminatedUnion(
     "type",
     [textBlock, toolUse, thought],
-    tag("type", '"text", "tool_use" or "thinking"', "a block"),
+    wantedTag("type", '"text", "tool_use" or "thinking"', "a block"),
   ),
 );
 const blocks = wanted("a well-formed text or a list of blocks");
@@ -104,13 +90,13 @@ const message = z.discriminatedUnion("role", [
   z.object({ role: z.literal("system"), content: said }),
   z.object({ role: z.literal("user"), content: z.union([text(), userBlocks], blocks) }),
   z.object({ role: z.literal("assistant"), content: z.union([text(), assistantBlocks], blocks) }),
-], tag("role", '"user", "assistant" or "system"', "a message with role and content"));
+], wantedTag("role", '"user", "assistant" or "system"', "a message with role and content"));
 
 const tool = z.object({
   type: z.literal("custom", wanted('"custom", as the server runs no tools')).nullish(),
   name,
   description: text().nullish(),
-  input_schema: anyObject,
+  input_schema: schemaObject,
   strict: flag,
 }, object);
 
@@ -118,14 +104,17 @@ const toolChoice = z.discriminatedUnion("type", [
   z.object({ type: z.enum(["auto", "any"]), disable_parallel_tool_use: flag }),
   z.object({ type: z.literal("none") }),
   z.object({ type: z.literal("tool"), name, disable_parallel_tool_use: flag }),
-], tag("type", '"auto", "any", "tool" or "none"', "an object with a type"));
+], wantedTag("type", '"auto", "any", "tool" or "none"', "an object with a type"));
 
 const thinking = z.discriminatedUnion("type", [
   z.object({ type: z.literal("enabled"), budget_tokens: integerIn(MIN_THINKING_TOKENS, MAX_TOKEN_COUNT) }),
   z.object({ type: z.enum(["disabled", "adaptive"]) }),
-], tag("type", '"enabled", "disabled" or "adaptive"', "an object with a type"));
+], wantedTag("type", '"enabled", "disabled" or "adaptive"', "an object with a type"));
 
-const outputFormat = z.object({ type: z.literal("json_schema", wanted('"json_schema"')), schema: anyObject }, object);
+const outputFormat = z.object(
+  { type: z.literal("json_schema", wanted('"json_schema"')), schema: schemaObject },
+  object,
+);
 
 /** Fields that say what to count or answer. */
 const promptFields = {
@@ -156,6 +145,7 @@ const ignoredFields = {
 const refusedFields = {
   container: offOnly(z.null(), "null (nothing is run)"),
   mcp_servers: offOnly(z.array(z.unknown()).max(0), "an empty list (nothing is fetched)"),
+  thread: z.null().optional(),
 };
 
 const onlyKnown = {
@@ -177,6 +167,7 @@ export const messagesSchema = z.strictObject({
   ...ignoredFields,
   ...refusedFields,
   temperature: numberIn(0, 1).nullish(),
+  top_k: integerIn(0, MAX_TOKEN_COUNT).nullish(),
   max_tokens: integerIn(1, MAX_TOKEN_COUNT),
   stop_sequences: z.array(
     stopText,
@@ -186,6 +177,7 @@ export const messagesSchema = z.strictObject({
 }, onlyKnown);
 
 const refusedSchema = z.looseObject(refusedFields, object);
+const threadSchema = z.looseObject({ thread: offOnly(z.null(), "null (conversations are not kept)") }, object);
 
 type PromptFields = z.infer<typeof countTokensSchema>;
 type Message = PromptFields["messages"][number];
@@ -196,11 +188,12 @@ type Message = PromptFields["messages"][number];
  * @throws {ProtocolError} naming the first field that does not fit.
  */
 export function parseMessagesRequest(value: unknown): MessagesRequest {
-  check(refusedSchema, value, "unsupported_value");
+  refuse(value);
   const fields = check(messagesSchema, value);
   return {
     ...promptOf(fields),
     sampling: toSampling(fields),
+    generation: toGeneration(fields),
     maxTokens: fields.max_tokens,
     stop: fields.stop_sequences ?? [],
     stream: fields.stream ?? false,
@@ -213,8 +206,13 @@ export function parseMessagesRequest(value: unknown): MessagesRequest {
  * @throws {ProtocolError} naming the first field that does not fit.
  */
 export function parseCountTokensRequest(value: unknown): MessagesPrompt {
-  check(refusedSchema, value, "unsupported_value");
+  refuse(value);
   return promptOf(check(countTokensSchema, value));
+}
+
+function refuse(value: unknown): void {
+  check(threadSchema, value, "thread_unsupported_request");
+  check(refusedSchema, value, "unsupported_value");
 }
 
 function promptOf(fields: PromptFields): MessagesPrompt {
@@ -240,10 +238,10 @@ function requireReplyOfOurs(messages: readonly Message[]): void {
 }
 
 /** One message of theirs as ours: results of tools stand alone, in their order. */
-function messagesOf({ role, content }: Message): MessagesMessage[] {
+function messagesOf({ role, content }: Message): WireMessage[] {
   if (typeof content === "string") return [{ role, content }];
   if (role === "assistant") return [assistantOf(content as z.infer<typeof assistantBlocks>)];
-  const ours: MessagesMessage[] = [];
+  const ours: WireMessage[] = [];
   for (const block of content as z.infer<typeof userBlocks>) {
     const last = ours.at(-1);
     if (block.type === "tool_result") {
@@ -254,7 +252,7 @@ function messagesOf({ role, content }: Message): MessagesMessage[] {
   return ours;
 }
 
-function assistantOf(blocks: z.infer<typeof assistantBlocks>): MessagesMessage {
+function assistantOf(blocks: z.infer<typeof assistantBlocks>): WireMessage {
   const thoughts = blocks.flatMap((block) => block.type === "thinking" ? [block.thinking] : []);
   const toolCalls = blocks.flatMap((block) =>
     block.type === "tool_use" ? [{ id: block.id, name: block.name, arguments: JSON.stringify(block.input) }] : []
@@ -268,22 +266,16 @@ function assistantOf(blocks: z.infer<typeof assistantBlocks>): MessagesMessage {
 }
 
 function toolsOf({ tools, tool_choice: choice }: PromptFields) {
-  const ours = (tools ?? []).map(({ name, description, input_schema, strict }): MessagesTool => ({
-    name,
-    ...(description == null ? {} : { description }),
-    parameters: input_schema,
-    ...(strict == null ? {} : { strict }),
-  }));
-  const given = new Set(ours.map(({ name }) => name));
-  if (given.size < ours.length) throw invalid("tools", "tools of different names", "a name twice");
+  const ours = (tools ?? []).map(({ input_schema: parameters, ...described }) => toTool({ ...described, parameters }));
+  checkUnique(ours);
   if (choice && choice.type !== "none" && ours.length === 0) throw invalid("tool_choice", "tools beside it", "none");
-  if (choice?.type === "tool" && !given.has(choice.name)) {
+  if (choice?.type === "tool" && !ours.some(({ name }) => name === choice.name)) {
     throw invalid("tool_choice.name", "the name of one of the tools", describe(choice.name));
   }
   return { tools: ours, toolChoice: choiceOf(choice), parallelToolCalls: !onlyOneCall(choice) };
 }
 
-function choiceOf(choice: PromptFields["tool_choice"]): MessagesPrompt["toolChoice"] {
+function choiceOf(choice: PromptFields["tool_choice"]): WireToolChoice {
   if (choice?.type === "tool") return { name: choice.name };
   return choice?.type === "any" ? "required" : choice?.type ?? "auto";
 }
@@ -318,18 +310,4 @@ function textOf(said: string | { text: string }[]): string {
 
 function blockList<T extends z.ZodType>(block: T) {
   return z.array(block, wanted(`a list of at most ${MAX_PARTS} blocks`)).max(MAX_PARTS);
-}
-
-/** A wrong discriminator reports the whole value as its input; show what came in its place. */
-function tag(
-  key: string,
-  tags: string,
-  whole: string,
-): { error: (issue: { code?: string; input?: unknown }) => string } {
-  return {
-    error: (issue) =>
-      issue.code === "invalid_union"
-        ? wanted(tags).error({ input: (issue.input as Record<string, unknown>)[key] })
-        : wanted(whole).error(issue),
-  };
 }

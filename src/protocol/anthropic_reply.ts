@@ -6,6 +6,8 @@
  * @module
  */
 
+import type { WireError } from "./error.ts";
+
 /** Why a reply ended. */
 export type MessagesStopReason =
   | "end_turn"
@@ -71,7 +73,7 @@ export type MessagesEvent =
 /** A failure, as a body and as the last event of a stream. */
 export interface MessagesError {
   type: "error";
-  error: { type: string; message: string };
+  error: { type: string; message: string; details: { error_code: string | null; param: string | null } };
   request_id: string;
 }
 
@@ -86,10 +88,10 @@ const ERROR_TYPES: Readonly<Record<number, string>> = {
   529: "overloaded_error",
 };
 
-/** The shape of a failure. */
-export function messagesError(status: number, message: string, requestId: string): MessagesError {
+/** The shape of a failure; its code tells a client's program more than its type. */
+export function messagesError(status: number, { message, code, param }: WireError, requestId: string): MessagesError {
   const type = ERROR_TYPES[status] ?? (status < 500 ? "invalid_request_error" : "api_error");
-  return { type: "error", error: { type, message }, request_id: requestId };
+  return { type: "error", error: { type, message, details: { error_code: code, param } }, request_id: requestId };
 }
 
 /**

@@ -109,9 +109,10 @@ Deno.test("failures have Anthropic's types", () => {
     504: "timeout_error",
   };
   for (const [status, type] of Object.entries(types)) {
-    assert.deepEqual(messagesError(Number(status), "m", "r"), {
+    const wire = { message: "m", type: "ours", code: "c", param: "p" };
+    assert.deepEqual(messagesError(Number(status), wire, "r"), {
       type: "error",
-      error: { type, message: "m" },
+      error: { type, message: "m", details: { error_code: "c", param: "p" } },
       request_id: "r",
     });
   }

@@ -35,6 +35,7 @@ Deno.test("a minimal request leaves sampling to the engine, and thinking is off"
     toolChoice: "auto",
     parallelToolCalls: true,
     variables: { enable_thinking: false },
+    generation: {},
     constraint: undefined,
     maxTokens: 9,
     stop: [],
@@ -47,7 +48,7 @@ Deno.test("a minimal request leaves sampling to the engine, and thinking is off"
 Deno.test("null is absence in every optional field", () => {
   const names = ["temperature", "top_p", "top_k", "min_p", "seed", "stop_sequences", "stream", "system", "tools"];
   names.push("tool_choice", "thinking", "output_config", "metadata", "cache_control", "service_tier");
-  names.push("container", "context_management", "mcp_servers");
+  names.push("container", "context_management", "mcp_servers", "thread");
   const nulls = Object.fromEntries(names.map((name) => [name, null]));
   assert.deepEqual(parseMessagesRequest({ ...minimal, ...nulls }), parseMessagesRequest(minimal));
 });
@@ -57,6 +58,7 @@ Deno.test("fields arrive under our names, at both ends of their ranges; other sa
   check({ temperature: 1, min_p: 0.1, seed: 2 ** 53 - 1 }, {
     sampling: { temperature: 1, minP: 0.1, seed: 2 ** 53 - 1 },
   });
+  check({ min_tokens: 2, stop_token_ids: [5] }, { generation: { minTokens: 2, stopTokenIds: [5] } });
   check({ max_tokens: 1 }, { maxTokens: 1 });
   check({ max_tokens: 2 ** 31 - 1 }, { maxTokens: 2 ** 31 - 1 });
   check({ stop_sequences: Array(16).fill("x"), stream: true }, { stop: Array(16).fill("x"), stream: true });
@@ -202,9 +204,9 @@ Deno.test("tools and the choice among them", () => {
   check({ tool_choice: { type: "none" } }, { tools: [], toolChoice: "none" });
 
   refuse({ tools: [{ type: "web_search_20250305", name: "web_search" }] }, "tools[0].type", /the server runs no tools/);
-  refuse({ tools: [{ name: "a" }] }, "tools[0].input_schema", /expected an object, got nothing$/);
+  refuse({ tools: [{ name: "a" }] }, "tools[0].input_schema", /expected a JSON schema, .* got nothing$/);
   refuse({ tools: [{ ...weather, name: "x".repeat(129) }] }, "tools[0].name", /at most 128 letters/);
-  refuse({ tools: [weather, weather] }, "tools", /expected tools of different names, got a name twice$/);
+  refuse({ tools: [weather, weather] }, "tools", /expected functions of different names, got two called "weather"$/);
   const many = Array.from({ length: MAX_TOOLS + 1 }, (_, index) => ({ ...weather, name: `t${index}` }));
   refuse({ tools: many }, "tools", /got a list of 129$/);
   refuse({ tool_choice: { type: "any" } }, "tool_choice", /expected tools beside it, got none$/);
@@ -249,6 +251,8 @@ Deno.test("fields of cost and place are named; what would change the reply and f
   const unsupported = "unsupported_value";
   refuse({ container: "c" }, "container", /expected null \(nothing is run\).* got "c"$/, unsupported);
   refuse({ mcp_servers: [{ url: "http://x" }] }, "mcp_servers", /nothing is fetched/, unsupported);
+  const thread = "thread_unsupported_request";
+  refuse({ thread: { type: "create" } }, "thread", /conversations are not kept/, thread);
   refuse({ frobnicate: 1 }, null, /^request: expected fields of this API, got "frobnicate"$/);
   refuse({ metadata: { user_id: 5 } }, "metadata.user_id", /got 5$/);
   for (const value of [null, 3, "x", [], undefined]) {
@@ -258,7 +262,7 @@ Deno.test("fields of cost and place are named; what would change the reply and f
 
 Deno.test("counting tokens takes the same prompt and none of the sampling", () => {
   const { max_tokens: _, ...prompt } = minimal;
-  const { maxTokens: _1, sampling: _2, stop: _3, stream: _4, ...same } = parseMessagesRequest({
+  const { maxTokens: _1, sampling: _2, stop: _3, stream: _4, generation: _5, ...same } = parseMessagesRequest({
     ...minimal,
     system: "s",
     tools: [weather],

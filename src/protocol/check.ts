@@ -12,8 +12,14 @@ import { z } from "zod";
 /** Longest excerpt of a refused text that a message repeats, in UTF-16 code units. */
 const MAX_EXCERPT = 40;
 
-/** Why the protocol refuses a value: not JSON, a value outside its range, or a feature that is not there. */
-export type ProtocolErrorCode = "invalid_json" | "invalid_value" | "unsupported_value";
+/** Deepest JSON: a schema of many levels in a request has some 100. */
+export const MAX_JSON_DEPTH = 256;
+
+/**
+ * Why the protocol refuses a value: not JSON, a value outside its range, or a feature that is not there. Of these,
+ * Anthropic's clients know `thread_unsupported_request` by name, and then do without.
+ */
+export type ProtocolErrorCode = "invalid_json" | "invalid_value" | "unsupported_value" | "thread_unsupported_request";
 
 /** A message from outside that breaks the protocol. */
 export class ProtocolError extends Error {
@@ -51,6 +57,10 @@ export function check<T>(schema: z.ZodType<T>, value: unknown, code: ProtocolErr
  * @throws {ProtocolError} when it is not JSON.
  */
 export function parseJson(text: string): unknown {
+  if (depthOf(text) > MAX_JSON_DEPTH) {
+    const message = `request: expected JSON of at most ${MAX_JSON_DEPTH} levels, got more`;
+    throw new ProtocolError("invalid_value", message);
+  }
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -59,9 +69,54 @@ export function parseJson(text: string): unknown {
   }
 }
 
+/** UTF-16 code units of `"`, `\\`, brackets and braces. */
+const [QUOTE, BACKSLASH, OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [34, 92, 91, 93, 123, 125];
+
+/**
+ * How many brackets of a JSON text are open at most; of other texts any number. Everything that walks a value recurses,
+ * so what is too deep must not become one.
+ */
+function depthOf(text: string): number {
+  let [depth, deepest] = [0, 0];
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === QUOTE) i = endOfString(text, i);
+    else if (code === OPEN_LIST || code === OPEN_OBJECT) deepest = Math.max(deepest, ++depth);
+    else if (code === CLOSE_LIST || code === CLOSE_OBJECT) depth--;
+  }
+  return deepest;
+}
+
+/** The place of the quote that ends the string whose first quote is at `start`, or of the text's end. */
+function endOfString(text: string, start: number): number {
+  for (let end = text.indexOf('"', start + 1); end >= 0; end = text.indexOf('"', end + 1)) {
+    let backslashes = 0;
+    while (text.charCodeAt(end - 1 - backslashes) === BACKSLASH) backslashes++;
+    if (backslashes % 2 === 0) return end;
+  }
+  return text.length;
+}
+
 /** Zod options that make every failure of a field say what was `wanted`. */
 export function wanted(wanted: string): { error: (issue: { input?: unknown }) => string } {
   return { error: (issue) => `expected ${wanted}, got ${describe(issue.input)}` };
+}
+
+/**
+ * The same for objects whose field `key` says which they are: zod reports the whole object where that field has none of
+ * the `tags`, and this shows what came in its place.
+ */
+export function wantedTag(
+  key: string,
+  tags: string,
+  whole: string,
+): { error: (issue: { code?: string; input?: unknown }) => string } {
+  return {
+    error: (issue) =>
+      issue.code === "invalid_union"
+        ? wanted(tags).error({ input: (issue.input as Record<string, unknown>)[key] })
+        : wanted(whole).error(issue),
+  };
 }
 
 /** A number of the closed range `min` to `max`; NaN and the infinities are outside every range. */

@@ -10,8 +10,19 @@
  */
 
 import { z } from "zod";
-import { check, integerIn, numberAbove, text, wanted } from "./check.ts";
-import { MAX_TOKEN_COUNT, offOnly, stopField, tokenLimit, toSampling, toStops, type WireSampling } from "./sampling.ts";
+import { check, integerIn, numberAbove, text, wanted, wantedTag } from "./check.ts";
+import { MAX_GRAMMAR_LENGTH, schemaObject, type WireConstraint } from "./format.ts";
+import {
+  flag,
+  MAX_TOKEN_COUNT,
+  offOnly,
+  samplingFields,
+  stopField,
+  tokenLimit,
+  toSampling,
+  toStops,
+  type WireSampling,
+} from "./sampling.ts";
 
 /** A checked request. */
 export interface GenerateRequest {
@@ -21,13 +32,20 @@ export interface GenerateRequest {
   /** Most new tokens; missing means what the operator says. */
   maxTokens?: number;
   stop: string[];
+  /** What the text must be. */
+  constraint?: WireConstraint;
   /** Whether `generated_text` begins with the prompt. */
   returnFullText: boolean;
   /** Whether a whole reply says how it came about; a stream's end always does. */
   details: boolean;
 }
 
-const flag = z.boolean(wanted("true or false")).nullish();
+const object = wanted("an object");
+const grammarField = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("json"), value: schemaObject }),
+  z.object({ type: z.literal("regex"), value: text(1, MAX_GRAMMAR_LENGTH) }),
+  z.object({ type: z.literal("json_schema"), value: z.object({ schema: schemaObject }, object) }),
+], wantedTag("type", '"json", "regex" or "json_schema"', "an object"));
 
 const parametersSchema = z.object({
   max_new_tokens: tokenLimit,
@@ -36,8 +54,11 @@ const parametersSchema = z.object({
   top_k: integerIn(1, MAX_TOKEN_COUNT).nullish(),
   top_p: numberAbove(0, 1).nullish(),
   repetition_penalty: numberAbove(0, 10).nullish(),
-  seed: integerIn(0, Number.MAX_SAFE_INTEGER).nullish(),
+  typical_p: samplingFields.typical_p,
+  frequency_penalty: samplingFields.frequency_penalty,
+  seed: samplingFields.seed,
   stop: stopField,
+  grammar: grammarField.nullish(),
   return_full_text: flag,
   details: flag,
 }, wanted("an object"));
@@ -45,11 +66,8 @@ const parametersSchema = z.object({
 const refusedParameters = z.looseObject({
   best_of: offOnly(z.literal(1), "1"),
   decoder_input_details: offOnly(z.literal(false), "false"),
-  frequency_penalty: offOnly(z.literal(0), "0"),
-  grammar: offOnly(z.null(), "null (output cannot be constrained yet)"),
   top_n_tokens: offOnly(z.literal(0), "0"),
   truncate: offOnly(z.null(), "null (prompts are never cut)"),
-  typical_p: offOnly(z.literal(1), "1"),
   watermark: offOnly(z.literal(false), "false"),
   adapter_id: offOnly(z.null(), "null"),
 }, wanted("an object"));
@@ -63,7 +81,7 @@ const refusedSchema = z.looseObject({ parameters: refusedParameters.nullish() },
 
 /**
  * The request inside a JSON value. As with Hugging Face, nothing is left to chance unless one of `do_sample`,
- * `temperature`, `top_k` and `top_p` asks for it.
+ * `temperature`, `top_k`, `top_p` and `typical_p` asks for it.
  *
  * @throws {ProtocolError} naming the first field that does not fit.
  */
@@ -71,15 +89,22 @@ export function parseGenerateRequest(value: unknown): GenerateRequest {
   check(refusedSchema, value, "unsupported_value");
   const { inputs, parameters } = check(hfGenerateSchema, value);
   const fields = parameters ?? {};
-  const samples = fields.do_sample || [fields.temperature, fields.top_k, fields.top_p].some((field) => field != null);
+  const samples = fields.do_sample ||
+    [fields.temperature, fields.top_k, fields.top_p, fields.typical_p].some((field) => field != null);
   return {
     inputs,
     sampling: toSampling(samples ? fields : { ...fields, temperature: 0 }),
     maxTokens: fields.max_new_tokens ?? undefined,
     stop: toStops(fields.stop),
+    constraint: fields.grammar ? constraintOf(fields.grammar) : undefined,
     returnFullText: fields.return_full_text ?? false,
     details: fields.details ?? false,
   };
+}
+
+function constraintOf(grammar: z.output<typeof grammarField>): WireConstraint {
+  if (grammar.type === "regex") return { type: "regex", pattern: grammar.value };
+  return { type: "json_schema", schema: grammar.type === "json" ? grammar.value : grammar.value.schema };
 }
 
 /** Why a reply ended. */

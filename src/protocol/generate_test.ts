@@ -18,15 +18,17 @@ function checkRefused(value: unknown, param: string | null, message: RegExp, cod
 
 const GREEDY = {
   temperature: 0,
-  topK: undefined,
-  topP: undefined,
-  minP: undefined,
-  repeatPenalty: undefined,
-  seed: undefined,
 };
 
 Deno.test("a minimal request is greedy", () => {
-  const minimal = { inputs: "hi", sampling: GREEDY, maxTokens: undefined, stop: [], returnFullText: false };
+  const minimal = {
+    inputs: "hi",
+    sampling: GREEDY,
+    maxTokens: undefined,
+    stop: [],
+    constraint: undefined,
+    returnFullText: false,
+  };
   assert.deepEqual(parseGenerateRequest({ inputs: "hi" }), { ...minimal, details: false });
   assert.deepEqual(parseGenerateRequest({ inputs: "hi", parameters: null }), { ...minimal, details: false });
 });
@@ -38,6 +40,7 @@ Deno.test("chance is asked for by do_sample, temperature, top_k or top_p", () =>
     [{ do_sample: false, temperature: 0.5 }, 0.5],
     [{ top_k: 5 }, undefined],
     [{ top_p: 0.5 }, undefined],
+    [{ typical_p: 0.5 }, undefined],
     [{ do_sample: false }, 0],
     [{ seed: 1, repetition_penalty: 1.2, temperature: null }, 0],
   ];
@@ -59,10 +62,18 @@ Deno.test("parameters arrive under our names, at both ends of their ranges", () 
     [{ top_k: 1 }, { sampling: { topK: 1 } }],
     [{ top_k: LARGEST }, { sampling: { topK: LARGEST } }],
     [{ top_p: 1 }, { sampling: { topP: 1 } }],
+    [{ typical_p: 0.5, frequency_penalty: 2 }, { sampling: { typicalP: 0.5, frequencyPenalty: 2 } }],
     [{ repetition_penalty: 10 }, { sampling: { repeatPenalty: 10 } }],
     [{ seed: 0 }, { sampling: { seed: 0 } }],
     [{ seed: 2 ** 53 - 1 }, { sampling: { seed: 2 ** 53 - 1 } }],
     [{ stop: ["a", "b"] }, { stop: ["a", "b"] }],
+    [{ grammar: { type: "json", value: { type: "object" } } }, {
+      constraint: { type: "json_schema", schema: { type: "object" } },
+    }],
+    [{ grammar: { type: "json_schema", value: { name: "x", schema: {} } } }, {
+      constraint: { type: "json_schema", schema: {} },
+    }],
+    [{ grammar: { type: "regex", value: "a+" } }, { constraint: { type: "regex", pattern: "a+" } }],
     [{ return_full_text: true, details: true }, { returnFullText: true, details: true }],
   ];
   for (const [parameters, expected] of cases) assert.partialDeepStrictEqual(parse(parameters), expected);
@@ -75,9 +86,12 @@ Deno.test("parameters outside their ranges are refused by name", () => {
     temperature: [0, -1, 100.1, NaN, Infinity, "1"],
     top_k: [0, -1, 1.5, 2 ** 31],
     top_p: [0, 1.1, -1],
+    typical_p: [0, 1.1, -1],
+    frequency_penalty: [-2.1, 2.1],
     repetition_penalty: [0, 10.1],
     seed: [-1, 2 ** 53],
     stop: ["", Array(17).fill("x")],
+    grammar: ["x", []],
     return_full_text: ["yes"],
     details: [0],
   };
@@ -89,14 +103,22 @@ Deno.test("parameters outside their ranges are refused by name", () => {
 });
 
 Deno.test("what would change the reply and is not there is refused, its off value is not", () => {
-  const off = { best_of: 1, decoder_input_details: false, frequency_penalty: 0, top_n_tokens: 0, typical_p: 1 };
+  const off = { best_of: 1, decoder_input_details: false, top_n_tokens: 0 };
   assert.deepEqual(parse({ ...off, watermark: false }), parse({}));
-  const refused = { ...off, grammar: {}, truncate: 5, watermark: true, adapter_id: "x" };
+  const refused = { ...off, truncate: 5, watermark: true, adapter_id: "x" };
   for (const name of Object.keys(refused)) {
     const parameters = { [name]: name in off ? 2 : refused[name as keyof typeof refused] };
     const message = /expected .*, as nothing else is supported, got /;
     checkRefused({ inputs: "hi", parameters }, `parameters.${name}`, message, "unsupported_value");
   }
+});
+
+Deno.test("grammars that are wrong are refused by name", () => {
+  const refuse = (grammar: unknown, param: string, message: RegExp) =>
+    checkRefused({ inputs: "hi", parameters: { grammar } }, `parameters.grammar.${param}`, message);
+  refuse({ type: "gbnf", value: "x" }, "type", /expected "json", "regex" or "json_schema", got "gbnf"$/);
+  refuse({ type: "json", value: "x" }, "value", /expected a JSON schema/);
+  refuse({ type: "regex", value: "" }, "value", /got ""$/);
 });
 
 Deno.test("inputs are one text that is not empty", () => {

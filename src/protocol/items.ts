@@ -10,6 +10,8 @@
 
 import { z } from "zod";
 import { describe, text, wanted } from "./check.ts";
+import { ofType } from "./kind.ts";
+import type { ChatLogprobs } from "./logprobs.ts";
 import { MAX_PARTS } from "./message.ts";
 
 /** Most items of one request. */
@@ -28,17 +30,8 @@ export interface InputText {
   text: string;
 }
 
-/** A token as items report it. */
-export interface ItemToken {
-  token: string;
-  bytes: readonly number[];
-  logprob: number;
-}
-
 /** A chosen token and the most probable ones in its place. */
-export interface ItemLogprob extends ItemToken {
-  top_logprobs: ItemToken[];
-}
+export type ItemLogprob = ChatLogprobs["content"][number];
 
 /** A text that the model wrote. */
 export interface OutputText {
@@ -208,6 +201,7 @@ export const itemSchema: z.ZodType<ItemBody> = ofType(
   ["message", "function_call", "function_call_output", "reasoning"],
   z.discriminatedUnion("type", [message, functionCall, functionCallOutput, reasoning]),
   "other items are not supported",
+  withType,
 );
 
 /** Zod schema of an item or a reference. */
@@ -215,6 +209,7 @@ export const inputItemSchema: z.ZodType<InputItem> = ofType(
   ["message", "function_call", "function_call_output", "reasoning", "item_reference"],
   z.discriminatedUnion("type", [message, functionCall, functionCallOutput, reasoning, reference]),
   "other items are not supported",
+  withType,
 );
 
 /** Zod schema of the input of a request: a text stands for a message of the user. */
@@ -241,18 +236,7 @@ function contentOf<T>(part: z.ZodType<T>, ofText: (text: string) => T): z.ZodTyp
   });
 }
 
-/** Something whose `type` is one of `types`; where it is left out, a role means a message, and an id alone a reference. */
-function ofType<T>(types: readonly string[], schema: z.ZodType<T>, why: string): z.ZodType<T> {
-  const phrase = `${types.slice(0, -1).map((type) => `"${type}"`).join(", ")} or "${types.at(-1)}"`;
-  const isText = ({ type }: { type?: unknown }) => typeof type === "string";
-  const isOurs = ({ type }: { type?: unknown }) => !isText({ type }) || types.includes(type as string);
-  const got = (value: unknown) => `expected ${phrase}, got ${describe((value as { type?: unknown }).type)}`;
-  const atType = { path: ["type"], error: ({ input }: { input?: unknown }) => got(input) };
-  return z.looseObject({}, wanted("an object")).transform(withType).refine(isText, atType)
-    .refine(isOurs, { ...atType, error: ({ input }) => `${got(input)}; ${why}`, params: { unsupported: true } })
-    .pipe(schema as z.ZodType<T, Record<string, unknown>>);
-}
-
+/** Where its type is left out, a role means a message, and an id alone a reference. */
 function withType(value: Record<string, unknown>): Record<string, unknown> {
   if (value.type !== undefined && value.type !== null) return value;
   if (value.role !== undefined) return { ...value, type: "message" };

@@ -1,5 +1,6 @@
 /**
- * The list of models on the wire.
+ * The list of models on the wire. OpenAI and Anthropic have it under one path, and their clients pass over fields that
+ * they do not know: each entry has those of both.
  *
  * @module
  */
@@ -11,20 +12,38 @@ export interface WireModel {
   /** Unix time in seconds from which the model has been served. */
   created: number;
   owned_by: string;
+  type: "model";
+  display_name: string;
+  /** The same time as `created`. */
+  created_at: string;
+  /** Most tokens of prompt and reply together. */
+  max_input_tokens: number;
 }
 
-/** All served models. */
+/** All served models, on one page. */
 export interface WireModelList {
   object: "list";
   data: WireModel[];
+  has_more: false;
+  first_id: string | null;
+  last_id: string | null;
 }
 
 /** The shape of one model. */
-export function wireModel(id: string, created: number): WireModel {
-  return { id, object: "model", created, owned_by: "llamero" };
+export function wireModel(id: string, created: number, contextLength: number): WireModel {
+  return {
+    id,
+    object: "model",
+    created,
+    owned_by: "llamero",
+    type: "model",
+    display_name: id,
+    created_at: new Date(created * 1000).toISOString(),
+    max_input_tokens: contextLength,
+  };
 }
 
 /** The shape of a list of models. */
 export function wireModelList(data: WireModel[]): WireModelList {
-  return { object: "list", data };
+  return { object: "list", data, has_more: false, first_id: data[0]?.id ?? null, last_id: data.at(-1)?.id ?? null };
 }

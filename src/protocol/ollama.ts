@@ -1,9 +1,8 @@
 /**
- * Ollama's API on the wire: checked requests for `/api/generate` and `/api/chat`, the lines of their replies, and what is
- * said of the served model.
+ * Ollama's API on the wire: checked requests for `/api/generate`, `/api/chat` and `/api/show`.
  *
  * Absent here on purpose: `context` (a conversation as token ids: send messages instead), templates of requests (a
- * stranger's program), and everything that writes models. What would change the reply and is not implemented is refused;
+ * stranger's program), images, and everything that writes models. What would change the reply and is not implemented is refused;
  * how Ollama should load a model is the operator's business here, so such options are taken, do nothing, and are named in
  * `ignored`.
  *
@@ -11,17 +10,26 @@
  */
 
 import { z } from "zod";
-import { check, integerIn, numberAbove, numberIn, ProtocolError, text, wanted } from "./check.ts";
-import type { WireFinishReason } from "./chat.ts";
+import { check, integerIn, numberIn, ProtocolError, text, wanted } from "./check.ts";
+import { effortVariables } from "./chat.ts";
+import { schemaObject, type WireConstraint } from "./format.ts";
+import { ignoredFields } from "./ignored.ts";
+import { MAX_TOP_LOGPROBS } from "./logprobs.ts";
 import { MAX_MESSAGES, type WireMessage } from "./message.ts";
-import { MAX_TOKEN_COUNT, offOnly, stopField, toSampling, toStops, type WireSampling } from "./sampling.ts";
+import {
+  flag,
+  MAX_TOKEN_COUNT,
+  offOnly,
+  samplingFields,
+  stopField,
+  toSampling,
+  toStops,
+  type WireSampling,
+} from "./sampling.ts";
+import { MAX_CALLS, toolName, toolsField, toTools, type WireTool } from "./tools.ts";
 
 /** Highest temperature: the engine's. */
 export const MAX_TEMPERATURE = 100;
-/** Most names of ignored fields that a reply repeats. */
-export const MAX_IGNORED = 32;
-/** Nanoseconds of a millisecond: all durations are in nanoseconds. */
-const NS_PER_MS = 1e6;
 
 /** What both requests have in common. */
 export interface OllamaRequest {
@@ -30,6 +38,11 @@ export interface OllamaRequest {
   /** Most new tokens; missing means what the operator says. */
   maxTokens?: number;
   stop: string[];
+  generation: { logprobs?: number };
+  /** What the reply must be. */
+  constraint?: WireConstraint;
+  /** Variables of the chat template: how much to think. */
+  variables: Record<string, unknown>;
   stream: boolean;
   /** Fields that were sent and do nothing, such as `options.num_ctx`. */
   ignored: string[];
@@ -48,53 +61,58 @@ export interface OllamaGenerateRequest extends OllamaRequest {
 export interface OllamaChatRequest extends OllamaRequest {
   /** Empty when the model is only to be loaded. */
   messages: WireMessage[];
+  tools: WireTool[];
 }
 
-const flag = z.boolean(wanted("true or false")).nullish();
 const emptyList = z.array(z.unknown()).max(0);
 const tokenCount = wanted(`an integer from 1 to ${MAX_TOKEN_COUNT}, -1 or -2`);
 
-/** Below zero Ollama means "off" (`top_k`), "random" (`seed`) and "until the context is full" (`num_predict`). */
+/**
+ * Below zero Ollama means "off" (`top_k`), "random" (`seed`), "until the context is full" (`num_predict`) and "all of the
+ * context" (`repeat_last_n`).
+ */
 const optionFields = {
   temperature: numberIn(0, MAX_TEMPERATURE).nullish(),
-  top_k: integerIn(-1, MAX_TOKEN_COUNT).nullish(),
-  top_p: numberAbove(0, 1).nullish(),
-  min_p: numberIn(0, 1).nullish(),
-  repeat_penalty: numberAbove(0, 10).nullish(),
+  top_k: samplingFields.top_k,
+  top_p: samplingFields.top_p,
+  min_p: samplingFields.min_p,
+  typical_p: samplingFields.typical_p,
+  repeat_penalty: samplingFields.repeat_penalty,
+  repeat_last_n: samplingFields.repeat_last_n,
+  presence_penalty: samplingFields.presence_penalty,
+  frequency_penalty: samplingFields.frequency_penalty,
+  mirostat: samplingFields.mirostat,
+  mirostat_tau: samplingFields.mirostat_tau,
+  mirostat_eta: samplingFields.mirostat_eta,
   seed: integerIn(-1, Number.MAX_SAFE_INTEGER).nullish(),
   num_predict: z.int(tokenCount).min(-2).max(MAX_TOKEN_COUNT).refine((n) => n !== 0, tokenCount).nullish(),
   stop: stopField,
 };
 const optionsSchema = z.object(optionFields, wanted("an object")).nullish();
 
-/** Only the values that turn these off are accepted; -1 of `repeat_last_n` is the whole context, as it is here. */
-const refusedOptions = {
-  presence_penalty: offOnly(z.literal(0), "0"),
-  frequency_penalty: offOnly(z.literal(0), "0"),
-  mirostat: offOnly(z.literal(0), "0"),
-  typical_p: offOnly(z.literal(1), "1"),
-  tfs_z: offOnly(z.literal(1), "1"),
-  repeat_last_n: offOnly(z.literal(-1), "-1"),
-};
+/** Only the value that turns it off is accepted. */
+const refusedOptions = { tfs_z: offOnly(z.literal(1), "1") };
+
+const object = wanted("an object");
+const aFormat = wanted('"json" or a JSON schema');
+const aThink = wanted('true, false, "low", "medium" or "high"');
 
 const commonFields = {
   model: text(1, 256),
   stream: flag,
   options: optionsSchema,
   keep_alive: z.union([z.number(), text(0, 32)], wanted("a duration as a text, or seconds")).nullish(),
+  format: z.union([z.enum(["", "json"]), schemaObject], aFormat).nullish(),
+  think: z.union([z.boolean(), z.enum(["low", "medium", "high"])], aThink).nullish(),
+  logprobs: flag,
+  top_logprobs: integerIn(0, MAX_TOP_LOGPROBS).nullish(),
 };
-const commonRefused = {
-  format: offOnly(z.literal(""), '"" (output cannot be constrained yet)'),
-  think: offOnly(z.literal(false), "false"),
-  logprobs: offOnly(z.literal(false), "false"),
-  top_logprobs: offOnly(z.literal(0), "0"),
-  options: z.looseObject(refusedOptions, wanted("an object")).nullish(),
-};
+const commonRefused = { options: z.looseObject(refusedOptions, object).nullish() };
 
 /** What the request must be. */
 export const ollamaGenerateSchema = z.object(
   { ...commonFields, prompt: text().nullish(), system: text().nullish(), raw: flag },
-  wanted("an object"),
+  object,
 );
 const generateRefused = z.looseObject({
   ...commonRefused,
@@ -102,24 +120,26 @@ const generateRefused = z.looseObject({
   suffix: offOnly(z.literal(""), '""'),
   context: offOnly(emptyList, "an empty list (send messages to /api/chat)"),
   images: offOnly(emptyList, "an empty list"),
-}, wanted("an object"));
+}, object);
 
+const aCall = z.object({
+  function: z.object({ name: toolName, arguments: schemaObject.nullish() }, object),
+}, object);
 const message = z.object({
-  role: z.enum(["system", "user", "assistant"], wanted('"system", "user" or "assistant"')),
+  role: z.enum(["system", "user", "assistant", "tool"], wanted('"system", "user", "assistant" or "tool"')),
   content: text().nullish(),
+  thinking: text().nullish(),
   images: offOnly(emptyList, "an empty list"),
-  tool_calls: offOnly(emptyList, "an empty list"),
-}, wanted("a message with role and content")).transform(({ role, content }) => ({ role, content: content ?? "" }));
+  tool_calls: z.array(aCall, wanted(`a list of at most ${MAX_CALLS} calls`)).max(MAX_CALLS).nullish(),
+}, wanted("a message with role and content"));
 
 /** What the request must be. */
 export const ollamaChatSchema = z.object({
   ...commonFields,
   messages: z.array(message, wanted(`a list of at most ${MAX_MESSAGES} messages`)).max(MAX_MESSAGES).nullish(),
-}, wanted("an object"));
-const chatRefused = z.looseObject(
-  { ...commonRefused, tools: offOnly(emptyList, "an empty list") },
-  wanted("an object"),
-);
+  tools: toolsField,
+}, object);
+const chatRefused = z.looseObject(commonRefused, object);
 
 /**
  * The request inside a JSON value.
@@ -145,7 +165,29 @@ export function parseOllamaGenerate(value: unknown): OllamaGenerateRequest {
 export function parseOllamaChat(value: unknown): OllamaChatRequest {
   check(chatRefused, value, "unsupported_value");
   const fields = check(ollamaChatSchema, value);
-  return { ...common(fields, value), messages: fields.messages ?? [] };
+  return { ...common(fields, value), messages: toMessages(fields.messages ?? []), tools: toTools(fields.tools) };
+}
+
+/** Calls have no ids here: a result answers the first call that has none yet. */
+function toMessages(messages: readonly z.output<typeof message>[]): WireMessage[] {
+  let calls = 0;
+  let answered = 0;
+  return messages.map(({ role, content, thinking, tool_calls }): WireMessage => {
+    const said = { role, content: content ?? "" };
+    if (role === "tool") return answered < calls ? { ...said, toolCallId: callId(answered++) } : said;
+    if (role !== "assistant") return said;
+    const toolCalls = (tool_calls ?? []).map(({ function: { name, arguments: args } }) => ({
+      id: callId(calls++),
+      name,
+      arguments: JSON.stringify(args ?? {}),
+    }));
+    return { ...said, ...(thinking ? { reasoning: thinking } : {}), ...(toolCalls.length > 0 ? { toolCalls } : {}) };
+  });
+}
+
+/** Nine letters and digits, as some templates want it. */
+function callId(index: number): string {
+  return `call${String(index).padStart(5, "0")}`;
 }
 
 /** What the request must be. */
@@ -166,147 +208,32 @@ export function parseOllamaShow(value: unknown): string {
 
 type CommonFields = z.infer<z.ZodObject<typeof commonFields>>;
 
-function common({ model, stream, options }: CommonFields, value: unknown): OllamaRequest {
-  const { top_k, seed, num_predict, stop, ...rest } = options ?? {};
+function common(fields: CommonFields, value: unknown): OllamaRequest {
+  const { model, stream, options, format, think, logprobs, top_logprobs } = fields;
+  const { seed, num_predict, stop, ...rest } = options ?? {};
   return {
     model,
-    sampling: toSampling({ ...rest, top_k: top_k && Math.max(top_k, 0), seed: seed === -1 ? undefined : seed }),
+    sampling: toSampling({ ...rest, seed: seed === -1 ? undefined : seed }),
     maxTokens: (num_predict ?? 0) < 0 ? MAX_TOKEN_COUNT : num_predict ?? undefined,
     stop: toStops(stop),
+    generation: logprobs ? { logprobs: top_logprobs ?? 0 } : {},
+    constraint: formatOf(format),
+    variables: think == null ? {} : thinkVariables(think),
     stream: stream ?? true,
-    ignored: ignoredFields(value as Record<string, unknown>),
+    ignored: unused(value as Record<string, unknown>),
   };
 }
 
-/** Names only, and only such as may stand in a header. */
-function ignoredFields({ options, keep_alive }: Record<string, unknown>): string[] {
-  const unused = Object.entries(options ?? {}).filter(([name, value]) =>
-    value !== null && !Object.hasOwn(optionFields, name) && !Object.hasOwn(refusedOptions, name) &&
-    /^\w{1,32}$/.test(name)
-  );
-  const names = unused.slice(0, MAX_IGNORED).map(([name]) => `options.${name}`);
+function formatOf(format: CommonFields["format"]): WireConstraint | undefined {
+  if (format == null || format === "") return undefined;
+  return format === "json" ? { type: "json_object" } : { type: "json_schema", schema: format };
+}
+
+function thinkVariables(think: boolean | "low" | "medium" | "high"): Record<string, unknown> {
+  return typeof think === "boolean" ? { enable_thinking: think } : effortVariables(think);
+}
+
+function unused({ options, keep_alive }: Record<string, unknown>): string[] {
+  const names = ignoredFields(options, { ...optionFields, ...refusedOptions }, "options.");
   return keep_alive == null ? names : [...names, "keep_alive"];
-}
-
-/** The text of a line, where each of the two replies has it. */
-export type OllamaSaid = { response: string } | { message: { role: "assistant"; content: string } };
-
-/** What the last line adds. */
-export interface OllamaEnd {
-  done_reason: WireFinishReason | "load";
-  /** Nanoseconds from the request to the last token; the sum of the three others. */
-  total_duration?: number;
-  /** Nanoseconds of waiting for a turn: the model itself has long been loaded. */
-  load_duration?: number;
-  prompt_eval_count?: number;
-  prompt_eval_duration?: number;
-  eval_count?: number;
-  eval_duration?: number;
-}
-
-/** One line of a reply; the last one is done. A whole reply is that line alone, with all the text. */
-export type OllamaLine = { model: string; created_at: string; done: boolean } & OllamaSaid & Partial<OllamaEnd>;
-
-/** A failure, as a body and as the last line of a stream that has begun. */
-export interface OllamaError {
-  error: string;
-}
-
-/** The shape of a line, `at` in milliseconds since 1970; with an `end` it is the last. */
-export function ollamaLine(model: string, at: number, said: OllamaSaid, end?: OllamaEnd): OllamaLine {
-  return { model, created_at: new Date(at).toISOString(), ...said, done: end !== undefined, ...end };
-}
-
-/** How a reply ended, in Ollama's units. */
-export function ollamaEnd(
-  reason: WireFinishReason,
-  usage: { promptTokens: number; completionTokens: number },
-  timings: { queueMs: number; prefillMs: number; decodeMs: number },
-): OllamaEnd {
-  const [load, prefill, decode] = [timings.queueMs, timings.prefillMs, timings.decodeMs].map(nanoseconds);
-  return {
-    done_reason: reason,
-    total_duration: load! + prefill! + decode!,
-    load_duration: load,
-    prompt_eval_count: usage.promptTokens,
-    prompt_eval_duration: prefill,
-    eval_count: usage.completionTokens,
-    eval_duration: decode,
-  };
-}
-
-function nanoseconds(ms: number): number {
-  return Math.round(ms * NS_PER_MS);
-}
-
-/** What there is to say of a model. */
-export interface OllamaFacts {
-  id: string;
-  name: string;
-  architecture: string;
-  contextLength: number;
-  vocabSize: number;
-  parameters: number;
-  quantization: string;
-}
-
-/** The part of a description that lists share. */
-export interface OllamaDetails {
-  parent_model: string;
-  family: string;
-  families: string[];
-  /** Such as `134.52M`. */
-  parameter_size: string;
-  /** Such as `Q4_1`. */
-  quantization_level: string;
-}
-
-/** The answer of `/api/tags`: one model; size, digest and date of its file are not known here and are left out. */
-export interface OllamaTags {
-  models: { name: string; model: string; details: OllamaDetails }[];
-}
-
-/** The answer of `/api/show`. Templates are Jinja here, which Ollama's clients could not run, so none is shown. */
-export interface OllamaShow {
-  details: OllamaDetails;
-  model_info: Record<string, string | number>;
-  capabilities: string[];
-}
-
-/** The shape of a list of one model. */
-export function ollamaTags(facts: OllamaFacts): OllamaTags {
-  return { models: [{ name: facts.id, model: facts.id, details: details(facts) }] };
-}
-
-/** The shape of a description; keys are GGUF's. */
-export function ollamaShow(facts: OllamaFacts): OllamaShow {
-  const { name, architecture, contextLength, vocabSize, parameters } = facts;
-  return {
-    details: details(facts),
-    model_info: {
-      "general.architecture": architecture,
-      "general.name": name,
-      "general.parameter_count": parameters,
-      [`${architecture}.context_length`]: contextLength,
-      [`${architecture}.vocab_size`]: vocabSize,
-    },
-    capabilities: ["completion"],
-  };
-}
-
-function details({ architecture, parameters, quantization }: OllamaFacts): OllamaDetails {
-  return {
-    parent_model: "",
-    family: architecture,
-    families: [architecture],
-    parameter_size: shortCount(parameters),
-    quantization_level: quantization.toUpperCase(),
-  };
-}
-
-/** A number of weights with its unit, as model names have it. */
-function shortCount(count: number): string {
-  if (count >= 1e9) return `${(count / 1e9).toFixed(1)}B`;
-  if (count >= 1e6) return `${(count / 1e6).toFixed(2)}M`;
-  return count >= 1e3 ? `${(count / 1e3).toFixed(2)}K` : String(count);
 }

@@ -2,8 +2,11 @@ import assert from "node:assert/strict";
 import type { ChatResponse, GenerateResponse, ListResponse, ShowResponse } from "ollama";
 import { MAX_MESSAGES } from "./message.ts";
 import {
+  ollamaCall,
   ollamaEnd,
   ollamaLine,
+  ollamaMessage,
+  ollamaResponse,
   ollamaShow,
   ollamaTags,
   parseOllamaChat,
@@ -11,7 +14,8 @@ import {
   parseOllamaShow,
   ProtocolError,
 } from "./mod.ts";
-import { MAX_IGNORED, MAX_TEMPERATURE } from "./ollama.ts";
+import { MAX_IGNORED } from "./ignored.ts";
+import { MAX_TEMPERATURE } from "./ollama.ts";
 
 const LARGEST = 2 ** 31 - 1;
 const prompt = { model: "m", prompt: "hi" };
@@ -34,11 +38,11 @@ function option(name: string, value: unknown) {
 }
 
 Deno.test("minimal requests stream and leave every choice to the server", () => {
-  const sampling = { ...{ temperature: undefined, topK: undefined, topP: undefined, minP: undefined } };
-  const open = { sampling: { ...sampling, repeatPenalty: undefined, seed: undefined }, maxTokens: undefined, stop: [] };
+  const asIs = { generation: {}, constraint: undefined, variables: {} };
+  const open = { sampling: {}, maxTokens: undefined, stop: [], ...asIs };
   const common = { model: "m", ...open, stream: true, ignored: [] };
   assert.deepEqual(parseOllamaGenerate(prompt), { ...common, prompt: "hi", system: undefined, raw: false });
-  assert.deepEqual(parseOllamaChat({ model: "m", messages }), { ...common, messages });
+  assert.deepEqual(parseOllamaChat({ model: "m", messages }), { ...common, messages, tools: [] });
   assert.deepEqual(parseOllamaGenerate({ model: "m" }).prompt, "");
   assert.deepEqual(parseOllamaChat({ model: "m" }).messages, []);
 });
@@ -65,7 +69,15 @@ Deno.test("options arrive under our names, at both ends of their ranges", () => 
     ["min_p", 0, { minP: 0 }],
     ["min_p", 1, { minP: 1 }],
     ["repeat_penalty", 10, { repeatPenalty: 10 }],
-    ["seed", -1, { seed: undefined }],
+    ["typical_p", 0.5, { typicalP: 0.5 }],
+    ["repeat_last_n", -1, {}],
+    ["repeat_last_n", 0, { repeatLastN: 0 }],
+    ["presence_penalty", -2, { presencePenalty: -2 }],
+    ["frequency_penalty", 2, { frequencyPenalty: 2 }],
+    ["mirostat", 2, { mirostat: 2 }],
+    ["mirostat_tau", 5, { mirostatTau: 5 }],
+    ["mirostat_eta", 0.1, { mirostatEta: 0.1 }],
+    ["seed", -1, {}],
     ["seed", 0, { seed: 0 }],
     ["seed", 2 ** 53 - 1, { seed: 2 ** 53 - 1 }],
     // Until the context is full, whatever the operator's limit.
@@ -78,7 +90,7 @@ Deno.test("options arrive under our names, at both ends of their ranges", () => 
   ];
   for (const [name, value, expected] of cases) {
     const got = option(name, value);
-    assert.deepEqual({ ...got, ...expected }, got, name);
+    assert.deepEqual(got, { maxTokens: undefined, stop: [], ...expected }, name);
   }
 });
 
@@ -89,6 +101,13 @@ Deno.test("options outside their ranges are refused by name", () => {
     top_p: [0, 1.1, -1, NaN],
     min_p: [-0.1, 1.1],
     repeat_penalty: [0, 10.1, -1],
+    typical_p: [0, 1.1],
+    repeat_last_n: [-2, 1.5],
+    presence_penalty: [-2.1, 2.1],
+    frequency_penalty: [-2.1, 2.1],
+    mirostat: [-1, 3, "1"],
+    mirostat_tau: [-1, 101],
+    mirostat_eta: [-1, 1.1],
     seed: [-2, 2 ** 53, 0.5],
     num_predict: [-3, 0, 1.5, 2 ** 31, "5", NaN],
     stop: ["", Array(17).fill("x"), 5, "\ud800"],
@@ -105,16 +124,10 @@ Deno.test("options outside their ranges are refused by name", () => {
 
 Deno.test("what would change the reply and is not there is refused, its off value is not", () => {
   const refused: [Parse, string, unknown[], unknown[]][] = [
-    [parseOllamaGenerate, "format", ["json", { type: "object" }], [""]],
-    [parseOllamaGenerate, "think", [true, "high"], [false]],
-    [parseOllamaGenerate, "logprobs", [true], [false]],
-    [parseOllamaGenerate, "top_logprobs", [1], [0]],
     [parseOllamaGenerate, "template", ["{{ .Prompt }}"], [""]],
     [parseOllamaGenerate, "suffix", ["}"], [""]],
     [parseOllamaGenerate, "context", [[1, 2]], [[]]],
     [parseOllamaGenerate, "images", [["aGk="]], [[]]],
-    [parseOllamaChat, "format", ["json"], [""]],
-    [parseOllamaChat, "tools", [[{ type: "function" }]], [[]]],
   ];
   for (const [parse, name, bad, good] of refused) {
     const request = { model: "m", prompt: "hi", messages };
@@ -124,12 +137,52 @@ Deno.test("what would change the reply and is not there is refused, its off valu
     }
     for (const value of good) parse({ ...request, [name]: value });
   }
-  const off = { presence_penalty: 0, frequency_penalty: 0, mirostat: 0, typical_p: 1, tfs_z: 1, repeat_last_n: -1 };
-  parseOllamaChat({ model: "m", messages, options: off });
-  for (const name of Object.keys(off)) {
-    const request = { model: "m", messages, options: { [name]: 2 } };
-    checkRefused(parseOllamaChat, request, `options.${name}`, /nothing else is supported/, "unsupported_value");
-  }
+  const asked = (tfs_z: number) => ({ model: "m", messages, options: { tfs_z } });
+  parseOllamaChat(asked(1));
+  checkRefused(parseOllamaChat, asked(2), "options.tfs_z", /nothing else is supported/, "unsupported_value");
+});
+
+Deno.test("formats, thoughts and log probabilities", () => {
+  const schema = { type: "object" };
+  const read = (fields: object) => parseOllamaGenerate({ ...prompt, ...fields });
+  assert.equal(read({ format: "" }).constraint, undefined);
+  assert.deepEqual(read({ format: "json" }).constraint, { type: "json_object" });
+  assert.deepEqual(read({ format: schema }).constraint, { type: "json_schema", schema });
+  assert.deepEqual(read({ think: false }).variables, { enable_thinking: false });
+  assert.deepEqual(read({ think: "low" }).variables, { reasoning_effort: "low", enable_thinking: true });
+  assert.deepEqual(read({ logprobs: true }).generation, { logprobs: 0 });
+  assert.deepEqual(read({ logprobs: true, top_logprobs: 20 }).generation, { logprobs: 20 });
+  assert.deepEqual(read({ logprobs: false, top_logprobs: 5 }).generation, {});
+});
+
+Deno.test("functions, calls and results: a result answers the first call that has none", () => {
+  const call = (name: string, args?: object) => ({ function: { name, arguments: args } });
+  const tools = [{ type: "function", function: { name: "f", parameters: { type: "object" } } }];
+  const said = [
+    { role: "assistant", thinking: "t", tool_calls: [call("f", { a: 1 }), call("g")] },
+    { role: "tool", content: "1", tool_name: "f" },
+    { role: "tool", content: "2" },
+    { role: "tool", content: "3" },
+  ];
+  const request = parseOllamaChat({ model: "m", messages: said, tools });
+  assert.deepEqual(request.tools, [{ name: "f", parameters: { type: "object" } }]);
+  assert.deepEqual(request.messages, [
+    {
+      role: "assistant",
+      content: "",
+      reasoning: "t",
+      toolCalls: [{ id: "call00000", name: "f", arguments: '{"a":1}' }, {
+        id: "call00001",
+        name: "g",
+        arguments: "{}",
+      }],
+    },
+    { role: "tool", content: "1", toolCallId: "call00000" },
+    { role: "tool", content: "2", toolCallId: "call00001" },
+    { role: "tool", content: "3" },
+  ]);
+  assert.deepEqual(ollamaCall("f", '{"a":1}'), { function: { name: "f", arguments: { a: 1 } } });
+  for (const bad of ["{", "[1]", "5"]) assert.deepEqual(ollamaCall("f", bad).function.arguments, { arguments: bad });
 });
 
 Deno.test("fields that are wrong are refused by name", () => {
@@ -148,14 +201,18 @@ Deno.test("fields that are wrong are refused by name", () => {
     [parseOllamaChat, { model: "m", messages: "x" }, "messages", /a list of at most/],
     [parseOllamaChat, { model: "m", messages: Array(MAX_MESSAGES + 1).fill(messages[0]) }, "messages", /at most/],
     [parseOllamaChat, { model: "m", messages: ["x"] }, "messages[0]", /a message/],
-    [parseOllamaChat, { model: "m", messages: [{ role: "tool" }] }, "messages[0].role", /got "tool"$/],
+    [parseOllamaChat, { model: "m", messages: [{ role: "ipython" }] }, "messages[0].role", /got "ipython"$/],
+    [parseOllamaGenerate, { ...prompt, format: "xml" }, "format", /"json" or a JSON schema, got "xml"$/],
+    [parseOllamaGenerate, { ...prompt, think: "huge" }, "think", /got "huge"$/],
+    [parseOllamaGenerate, { ...prompt, top_logprobs: 21 }, "top_logprobs", /from 0 to 20, got 21$/],
+    [parseOllamaChat, { model: "m", tools: [{ type: "function" }] }, "tools[0].function", /got nothing$/],
     [parseOllamaChat, { model: "m", messages: [{ role: "user", content: [] }] }, "messages[0].content", /text/],
     [parseOllamaChat, { model: "m", messages: [{ role: "user", images: ["x"] }] }, "messages[0].images", /list of 1$/],
     [
       parseOllamaChat,
       { model: "m", messages: [{ role: "assistant", tool_calls: [{}] }] },
-      "messages[0].tool_calls",
-      /./,
+      "messages[0].tool_calls[0].function",
+      /got nothing$/,
     ],
   ];
   for (const [parse, value, param, message] of wrong) checkRefused(parse, value, param, message);
@@ -167,7 +224,7 @@ Deno.test("a system text, raw prompts, and messages without text", () => {
   const said = [{ role: "system" }, { role: "assistant", content: null, thinking: "hm" }];
   assert.deepEqual(parseOllamaChat({ model: "m", messages: said }).messages, [
     { role: "system", content: "" },
-    { role: "assistant", content: "" },
+    { role: "assistant", content: "", reasoning: "hm" },
   ]);
 });
 
@@ -197,7 +254,7 @@ Deno.test("show: the model under its new name or its old one", () => {
 Deno.test("lines: nanoseconds, and a sum", () => {
   const usage = { promptTokens: 3, completionTokens: 2 };
   const end = ollamaEnd("length", usage, { queueMs: 0.5, prefillMs: 1.25, decodeMs: 2 });
-  assert.deepEqual(ollamaLine("m", 1_700_000_000_500, { response: "x" }, end), {
+  assert.deepEqual(ollamaLine("m", 1_700_000_000_500, { response: "x" }, { end }), {
     model: "m",
     created_at: "2023-11-14T22:13:20.500Z",
     response: "x",
@@ -215,12 +272,12 @@ Deno.test("lines: nanoseconds, and a sum", () => {
 Deno.test("lines and facts have the types of Ollama's own client", () => {
   const end = ollamaEnd("stop", { promptTokens: 3, completionTokens: 2 }, { queueMs: 0, prefillMs: 1, decodeMs: 2 });
   // Theirs has dates as Date, which are texts on the wire, and a `context`, which is not given.
-  const { created_at: _generated, ...generated } = ollamaLine("m", 0, { response: "" }, end);
+  const { created_at: _generated, ...generated } = ollamaLine("m", 0, ollamaResponse({ thinking: "t" }), { end });
   const { created_at: _chatted, ...chatted } = ollamaLine(
     "m",
     0,
-    { message: { role: "assistant", content: "x" } },
-    end,
+    ollamaMessage({ text: "x", thinking: "t", toolCalls: [ollamaCall("f", "{}")] }),
+    { end, logprobs: { content: [], refusal: null } },
   );
   const theirs: [Partial<GenerateResponse>, Partial<ChatResponse>] = [generated, chatted];
   assert(theirs.every(({ done, done_reason }) => done && done_reason === "stop"));
@@ -234,7 +291,7 @@ Deno.test("lines and facts have the types of Ollama's own client", () => {
     assert.deepEqual(details, { parent_model: "", ...expected });
   }
   const shown: Omit<Partial<ShowResponse>, "details" | "model_info"> = ollamaShow({ ...facts, parameters: 7 });
-  assert.deepEqual(shown.capabilities, ["completion"]);
+  assert.deepEqual(shown.capabilities, ["completion", "tools"]);
   assert.deepEqual(ollamaShow({ ...facts, parameters: 7 }).model_info, {
     "general.architecture": "llama",
     "general.name": "M",

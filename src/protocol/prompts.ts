@@ -5,17 +5,14 @@
  */
 
 import { z } from "zod";
-import { check, integerIn, text, wanted } from "./check.ts";
-import { MAX_TOKEN_COUNT } from "./sampling.ts";
+import { check, text, wanted } from "./check.ts";
+import { tokenId } from "./sampling.ts";
 
 /** Most token ids of one prompt: more than any context that the engine serves. */
 export const MAX_PROMPT_IDS = 2 ** 20;
 
 /** A prompt as it came: a text, or token ids. */
 export type WirePrompt = string | number[];
-
-/** A token id as far as it can be checked without a vocabulary. */
-export const tokenId: z.ZodType<number> = integerIn(0, MAX_TOKEN_COUNT);
 
 const idPrompt = z.array(tokenId, wanted(`a list of 1 to ${MAX_PROMPT_IDS} token ids`)).min(1).max(MAX_PROMPT_IDS);
 

@@ -1,304 +1,267 @@
 /**
- * The WebSocket mode of OpenAI's Responses API, as far as text goes: frames that a client sends, events that the server
- * sends, and the order in which the events of one response come.
+ * The request for a response, as OpenAI's Responses API has it, over HTTP or in a frame of a socket.
  *
- * Additions to OpenAI's protocol: every event of a response carries `response_id`, since responses on one socket
- * interleave; `response.cancel` with the terminal event `response.cancelled`. Absent here on purpose: sockets, stored
- * conversations, tools, lanes (`stream_id`), resuming.
+ * Unknown fields are ignored, as OpenAI adds new ones faster than servers follow; known ones that would change the reply
+ * and are not implemented are refused. `service_tier`, `prompt_cache_key` and the like change nothing here. Extensions:
+ * the samplers and stop texts of other endpoints.
+ *
+ * Absent here on purpose: HTTP, what is kept, the model.
  *
  * @module
  */
 
 import { z } from "zod";
-import { check, parseJson, text, wanted } from "./check.ts";
-import { messageList, type WireMessage } from "./message.ts";
-import { offOnly, samplingFields, stopField, tokenLimit, toSampling, toStops, type WireSampling } from "./sampling.ts";
+import { effortField, effortVariables } from "./chat.ts";
+import { check, integerIn, ProtocolError, text, wanted } from "./check.ts";
+import { schemaObject, type WireConstraint } from "./format.ts";
+import { ignoredFields } from "./ignored.ts";
+import { type InputItem, inputSchema, MAX_ID_LENGTH, MAX_NAME_LENGTH } from "./items.ts";
+import { ofType } from "./kind.ts";
+import { MAX_TOP_LOGPROBS } from "./logprobs.ts";
+import { metadataField } from "./metadata.ts";
+import type { ResponseEcho, ResponseToolChoice, WireFunction, WireTextFormat } from "./response.ts";
+import {
+  flag,
+  offOnly,
+  samplingFields,
+  stopField,
+  toGeneration,
+  tokenLimit,
+  toSampling,
+  toStops,
+  type WireGeneration,
+  type WireSampling,
+} from "./sampling.ts";
+import { MAX_TOOLS, toolFields, toolName, type ToolWishes, toToolWishes } from "./tools.ts";
 
 /** A checked request for a response. */
-export interface CreateFrame {
-  type: "response.create";
-  model: string;
-  /** Input with the instructions, if any, as a first system message. */
-  messages: WireMessage[];
+export interface ResponseRequest extends ToolWishes {
+  /** Absent: the one that is served. */
+  model?: string;
+  input: InputItem[];
   instructions?: string;
+  previousResponseId?: string;
+  conversationId?: string;
+  parallelToolCalls: boolean;
+  /** What the text must be. */
+  constraint?: WireConstraint;
+  /** Variables of the chat template. */
+  variables: Record<string, unknown>;
   sampling: WireSampling;
+  /** How many log probabilities to report for each token besides its own, among others; absent: not even its own. */
+  generation: WireGeneration & { logprobs?: number };
   maxTokens?: number;
   stop: string[];
+  /** Whether the oldest turns are left out where the context is too short. */
+  truncate: boolean;
+  store: boolean;
+  stream: boolean;
+  background: boolean;
+  /** Whether to generate at all, or only to keep the input. */
+  generate: boolean;
+  echo: ResponseEcho;
+  /** Fields that were sent and do nothing. */
+  ignored: string[];
 }
 
-/** A request to end a response early. */
-export interface CancelFrame {
-  type: "response.cancel";
-  responseId: string;
-}
+/** What `include` may ask for. All but the log probabilities belong to tools that are not here, or are there anyway. */
+const INCLUDABLE = [
+  "file_search_call.results",
+  "web_search_call.results",
+  "web_search_call.action.sources",
+  "message.input_image.image_url",
+  "computer_call_output.output.image_url",
+  "code_interpreter_call.outputs",
+  "reasoning.encrypted_content",
+  "message.output_text.logprobs",
+] as const;
 
-/** What a client may send. */
-export type ClientFrame = CreateFrame | CancelFrame;
+const name = text(1, MAX_NAME_LENGTH);
+const id = text(1, MAX_ID_LENGTH);
+const label = text(0, MAX_ID_LENGTH).nullish();
 
-const headSchema = z.object({
-  type: z.enum(["response.create", "response.cancel"], wanted('"response.create" or "response.cancel"')),
-}, wanted("an object"));
+const tool = ofType(
+  ["function"],
+  z.object({
+    type: z.literal("function"),
+    ...toolFields,
+  }).transform(({ type, name, description, parameters, strict }): WireFunction => ({
+    type,
+    name,
+    description: description ?? null,
+    parameters: parameters ?? null,
+    strict: strict ?? null,
+  })),
+  "tools of the server's own are not supported",
+);
 
-const cancelSchema = z.object({ response_id: text(1, 256) });
+const named = z.object({ type: z.literal("function"), name: toolName });
+const toolChoice = z.union([
+  z.enum(["none", "auto", "required"]),
+  ofType(
+    ["function", "allowed_tools"],
+    z.discriminatedUnion("type", [
+      named,
+      z.object({
+        type: z.literal("allowed_tools"),
+        mode: z.enum(["auto", "required"], wanted('"auto" or "required"')),
+        tools: z.array(ofType(["function"], named, "other tools are not supported")).min(1).max(MAX_TOOLS),
+      }),
+    ]),
+    "other tools are not supported",
+  ),
+], wanted('"none", "auto", "required" or an object that names functions')).nullish();
 
-const createSchema = z.object({
+const format = ofType(
+  ["text", "json_object", "json_schema"],
+  z.discriminatedUnion("type", [
+    z.object({ type: z.literal("text") }),
+    z.object({ type: z.literal("json_object") }),
+    z.object({
+      type: z.literal("json_schema"),
+      name,
+      schema: schemaObject,
+      description: text().optional(),
+      strict: flag,
+    }),
+  ]),
+  "other formats are not supported",
+);
+
+/** What the request must be. */
+export const responseSchema = z.object({
   ...samplingFields,
-  model: text(1, 256),
-  input: z.union([text(1), messageList(["input_text", "output_text"])], wanted("a text or a list of messages")),
+  model: text(1, 256).nullish(),
+  input: inputSchema.nullish(),
   instructions: text().nullish(),
+  previous_response_id: id.nullish(),
+  conversation: z.union([id, z.object({ id })], wanted("an id or an object with one")).nullish(),
+  tools: z.array(tool, wanted(`a list of at most ${MAX_TOOLS} functions`)).max(MAX_TOOLS).nullish(),
+  tool_choice: toolChoice,
+  parallel_tool_calls: flag,
+  max_tool_calls: integerIn(1, Number.MAX_SAFE_INTEGER).nullish(),
+  text: z.object({
+    format: format.nullish(),
+    verbosity: offOnly(z.literal("medium"), '"medium"'),
+  }, wanted("an object")).nullish(),
+  reasoning: z.object({ effort: effortField, summary: text(1, 32).nullish() }, wanted("an object")).nullish(),
   max_output_tokens: tokenLimit,
   stop: stopField,
-});
+  include: z.array(z.enum(INCLUDABLE, wanted("a field that can be included"))).max(INCLUDABLE.length).nullish(),
+  top_logprobs: integerIn(0, MAX_TOP_LOGPROBS).nullish(),
+  metadata: metadataField,
+  store: flag,
+  stream: flag,
+  stream_options: z.object({ include_obfuscation: flag }, wanted("an object")).nullish(),
+  background: flag,
+  truncation: z.enum(["auto", "disabled"], wanted('"auto" or "disabled"')).nullish(),
+  user: label,
+  safety_identifier: label,
+  prompt_cache_key: label,
+}, wanted("an object"));
 
-const emptyList = z.array(z.unknown()).max(0);
-const refusedSchema = z.looseObject({
-  previous_response_id: offOnly(z.never(), "nothing"),
-  conversation: offOnly(z.never(), "nothing"),
+const refusedFields = {
   prompt: offOnly(z.never(), "nothing"),
-  stream_id: offOnly(z.never(), "nothing"),
-  background: offOnly(z.literal(false), "false"),
-  tools: offOnly(emptyList, "an empty list"),
-  tool_choice: offOnly(z.enum(["none", "auto"]), '"none" or "auto"'),
-  text: offOnly(z.object({ format: z.object({ type: z.literal("text") }).optional() }), "the format text"),
-  truncation: offOnly(z.literal("disabled"), '"disabled"'),
-  top_logprobs: offOnly(z.literal(0), "0"),
-});
+  moderation: offOnly(z.never(), "nothing"),
+  context_management: offOnly(z.array(z.unknown()).max(0), "an empty list"),
+};
+const refusedSchema = z.looseObject(refusedFields, wanted("an object"));
+
+type Fields = z.infer<typeof responseSchema>;
 
 /**
- * The frame inside a text message.
+ * The request inside a JSON value.
  *
  * @throws {ProtocolError} naming the first field that does not fit.
  */
-export function parseClientFrame(message: string): ClientFrame {
-  const value = parseJson(message);
-  const { type } = check(headSchema, value);
-  if (type === "response.cancel") return { type, responseId: check(cancelSchema, value).response_id };
+export function parseResponseRequest(value: unknown): ResponseRequest {
   check(refusedSchema, value, "unsupported_value");
-  return createFrame(check(createSchema, value));
-}
-
-function createFrame(fields: z.infer<typeof createSchema>): CreateFrame {
-  const { input, instructions } = fields;
-  const system: WireMessage[] = instructions ? [{ role: "system", content: instructions }] : [];
-  const said: WireMessage[] = typeof input === "string" ? [{ role: "user", content: input }] : input;
+  const fields = check(responseSchema, value);
+  checkTogether(fields);
+  const { include, top_logprobs, conversation } = fields;
+  const logprobs = include?.includes("message.output_text.logprobs") ? top_logprobs ?? 0 : undefined;
   return {
-    type: "response.create",
-    model: fields.model,
-    messages: [...system, ...said],
-    instructions: instructions ?? undefined,
+    model: fields.model ?? undefined,
+    input: fields.input ?? [],
+    instructions: fields.instructions ?? undefined,
+    previousResponseId: fields.previous_response_id ?? undefined,
+    conversationId: (typeof conversation === "string" ? conversation : conversation?.id) ?? undefined,
+    ...toolWishes(fields),
+    parallelToolCalls: fields.parallel_tool_calls ?? true,
+    constraint: constraintOf(fields.text?.format),
+    variables: effortVariables(fields.reasoning?.effort),
     sampling: toSampling(fields),
+    generation: { ...toGeneration(fields), ...(logprobs === undefined ? {} : { logprobs }) },
     maxTokens: fields.max_output_tokens ?? undefined,
     stop: toStops(fields.stop),
+    truncate: fields.truncation === "auto",
+    store: fields.store ?? true,
+    stream: fields.stream ?? false,
+    background: fields.background ?? false,
+    generate: true,
+    echo: echoOf(fields),
+    ignored: ignoredFields(value, { ...responseSchema.shape, ...refusedFields }),
   };
 }
 
-/** How a response stands; the last four are final. */
-export type ResponseStatus = "in_progress" | "completed" | "incomplete" | "cancelled" | "failed";
-
-/** The text of a reply as a part of its message. */
-interface OutputText {
-  type: "output_text";
-  text: string;
-  annotations: never[];
+/** Fields that need or exclude each other. */
+function checkTogether(fields: Fields): void {
+  const { input, previous_response_id, conversation, background, store } = fields;
+  const continues = previous_response_id ?? conversation;
+  if (!continues && !input?.length) {
+    throw new ProtocolError("invalid_value", "input: expected an input, got none", "input");
+  }
+  if (previous_response_id && conversation) {
+    const message = "previous_response_id: expected nothing beside a conversation, got both";
+    throw new ProtocolError("invalid_value", message, "previous_response_id");
+  }
+  if (background && store === false) {
+    throw new ProtocolError(
+      "invalid_value",
+      "background: expected a response that is stored, got store false",
+      "background",
+    );
+  }
 }
 
-/** The one message of a reply. */
-interface OutputMessage {
-  id: string;
-  type: "message";
-  role: "assistant";
-  status: "in_progress" | "completed" | "incomplete";
-  content: OutputText[];
+/** The functions that may be called, and which must be, as chat completions write them. */
+function toolWishes({ tools, tool_choice: choice }: Fields): ToolWishes {
+  const nested = ({ name }: { name: string }) => ({ type: "function" as const, function: { name } });
+  const all = tools?.map(({ type, ...fields }) => ({ type, function: fields }));
+  if (choice == null || typeof choice === "string") return toToolWishes(all, choice);
+  if (choice.type === "function") return toToolWishes(all, nested(choice));
+  const { type, mode, tools: allowed } = choice;
+  return toToolWishes(all, { type, allowed_tools: { mode, tools: allowed.map(nested) } });
 }
 
-/** Token counts as responses report them. */
-export interface ResponseUsage {
-  input_tokens: number;
-  input_tokens_details: { cached_tokens: number };
-  output_tokens: number;
-  output_tokens_details: { reasoning_tokens: number };
-  total_tokens: number;
+function constraintOf(format: WireTextFormat | null | undefined): WireConstraint | undefined {
+  if (format?.type === "json_schema") return { type: "json_schema", schema: format.schema };
+  return format?.type === "json_object" ? format : undefined;
 }
 
-/** Why a response failed. */
-export interface ResponseFailure {
-  code: string;
-  message: string;
-}
-
-/** A response as a whole, at one moment. */
-export interface WireResponse {
-  id: string;
-  object: "response";
-  created_at: number;
-  status: ResponseStatus;
-  model: string;
-  instructions: string | null;
-  output: OutputMessage[];
-  error: ResponseFailure | null;
-  incomplete_details: { reason: "max_output_tokens" } | null;
-  max_output_tokens: number | null;
-  temperature: number | null;
-  top_p: number | null;
-  parallel_tool_calls: false;
-  tool_choice: "none";
-  tools: never[];
-  metadata: Record<string, never>;
-  usage: ResponseUsage | null;
-}
-
-type LifecycleType =
-  | "response.created"
-  | "response.in_progress"
-  | "response.completed"
-  | "response.incomplete"
-  | "response.cancelled"
-  | "response.failed";
-interface PartPlace {
-  item_id: string;
-  output_index: 0;
-  content_index: 0;
-}
-
-type EventBody =
-  | { type: LifecycleType; response: WireResponse }
-  | { type: "response.output_item.added" | "response.output_item.done"; output_index: 0; item: OutputMessage }
-  | { type: "response.content_part.added" | "response.content_part.done"; part: OutputText } & PartPlace
-  | { type: "response.output_text.delta"; delta: string; logprobs: never[] } & PartPlace
-  | { type: "response.output_text.done"; text: string; logprobs: never[] } & PartPlace;
-
-/** An event of one response; `sequence_number` counts from 0 without gaps. */
-export type ResponseEvent = EventBody & { response_id: string; sequence_number: number };
-
-/** A refused frame; it belongs to no response, so its `sequence_number` counts the errors of the socket. */
-export interface SocketErrorEvent {
-  type: "error";
-  code: string | null;
-  message: string;
-  param: string | null;
-  sequence_number: number;
-}
-
-/** What the server may send. */
-export type ServerEvent = ResponseEvent | SocketErrorEvent;
-
-/** How a response ended. */
-export type ResponseEnd =
-  | { status: "completed" | "incomplete" | "cancelled"; usage: ResponseUsage }
-  | { status: "failed"; error: ResponseFailure };
-
-/** Token counts in the shape of responses. */
-export function responseUsage(inputTokens: number, outputTokens: number): ResponseUsage {
+function echoOf(fields: Fields): ResponseEcho {
+  const { conversation, reasoning } = fields;
   return {
-    input_tokens: inputTokens,
-    input_tokens_details: { cached_tokens: 0 },
-    output_tokens: outputTokens,
-    output_tokens_details: { reasoning_tokens: 0 },
-    total_tokens: inputTokens + outputTokens,
+    background: fields.background ?? false,
+    conversation: typeof conversation === "string" ? { id: conversation } : conversation ?? null,
+    instructions: fields.instructions ?? null,
+    max_output_tokens: fields.max_output_tokens ?? null,
+    max_tool_calls: fields.max_tool_calls ?? null,
+    metadata: fields.metadata ?? {},
+    parallel_tool_calls: fields.parallel_tool_calls ?? true,
+    previous_response_id: fields.previous_response_id ?? null,
+    prompt_cache_key: fields.prompt_cache_key ?? null,
+    reasoning: { effort: reasoning?.effort ?? null, summary: reasoning?.summary ?? null },
+    safety_identifier: fields.safety_identifier ?? null,
+    service_tier: "default",
+    store: fields.store ?? true,
+    temperature: fields.temperature ?? null,
+    text: { format: fields.text?.format ?? { type: "text" }, verbosity: "medium" },
+    tool_choice: (fields.tool_choice ?? "auto") satisfies ResponseToolChoice,
+    tools: fields.tools ?? [],
+    top_logprobs: fields.top_logprobs ?? 0,
+    top_p: fields.top_p ?? null,
+    truncation: fields.truncation ?? "disabled",
+    user: fields.user ?? null,
   };
-}
-
-/** The events of one response in their order: `start` once, `text` for each piece, `end` once. */
-export class ResponseWriter {
-  readonly #response: Readonly<WireResponse>;
-  readonly #itemId: string;
-  readonly #place: PartPlace;
-  #sequence = 0;
-  #text = "";
-  #opened = false;
-
-  /** A response to `frame`; `id` is unique among all responses. */
-  constructor(frame: CreateFrame, { id, createdAt, model }: { id: string; createdAt: number; model: string }) {
-    this.#itemId = `msg_${id}`;
-    this.#place = { item_id: this.#itemId, output_index: 0, content_index: 0 };
-    this.#response = {
-      id: `resp_${id}`,
-      object: "response",
-      created_at: createdAt,
-      status: "in_progress",
-      model,
-      instructions: frame.instructions ?? null,
-      output: [],
-      error: null,
-      incomplete_details: null,
-      max_output_tokens: frame.maxTokens ?? null,
-      temperature: frame.sampling.temperature ?? null,
-      top_p: frame.sampling.topP ?? null,
-      parallel_tool_calls: false,
-      tool_choice: "none",
-      tools: [],
-      metadata: {},
-      usage: null,
-    };
-  }
-
-  /** The id by which a client names the response. */
-  get responseId(): string {
-    return this.#response.id;
-  }
-
-  /** The events that announce the response. */
-  start(): ResponseEvent[] {
-    const response = this.#response;
-    return [
-      this.#event({ type: "response.created", response }),
-      this.#event({ type: "response.in_progress", response }),
-    ];
-  }
-
-  /** The events of one more piece of text. */
-  text(delta: string): ResponseEvent[] {
-    this.#text += delta;
-    return [
-      ...this.#open(),
-      this.#event({ type: "response.output_text.delta", ...this.#place, delta, logprobs: [] }),
-    ];
-  }
-
-  /** The events that close what is open, and the terminal one. A failure leaves the message open, as it is unfinished. */
-  end(end: ResponseEnd): ResponseEvent[] {
-    const closing = end.status === "failed" ? [] : [...this.#open(), ...this.#close(end.status)];
-    const output = this.#opened ? [this.#message(end.status === "completed" ? "completed" : "incomplete")] : [];
-    const response: WireResponse = {
-      ...this.#response,
-      status: end.status,
-      output,
-      error: end.status === "failed" ? end.error : null,
-      incomplete_details: end.status === "incomplete" ? { reason: "max_output_tokens" } : null,
-      usage: end.status === "failed" ? null : end.usage,
-    };
-    return [...closing, this.#event({ type: `response.${end.status}`, response })];
-  }
-
-  #open(): ResponseEvent[] {
-    if (this.#opened) return [];
-    this.#opened = true;
-    const item: OutputMessage = { ...this.#message("in_progress"), content: [] };
-    return [
-      this.#event({ type: "response.output_item.added", output_index: 0, item }),
-      this.#event({ type: "response.content_part.added", ...this.#place, part: outputText("") }),
-    ];
-  }
-
-  #close(status: "completed" | "incomplete" | "cancelled"): ResponseEvent[] {
-    const text = this.#text;
-    const item = this.#message(status === "completed" ? "completed" : "incomplete");
-    return [
-      this.#event({ type: "response.output_text.done", ...this.#place, text, logprobs: [] }),
-      this.#event({ type: "response.content_part.done", ...this.#place, part: outputText(text) }),
-      this.#event({ type: "response.output_item.done", output_index: 0, item }),
-    ];
-  }
-
-  #message(status: OutputMessage["status"]): OutputMessage {
-    return { id: this.#itemId, type: "message", role: "assistant", status, content: [outputText(this.#text)] };
-  }
-
-  #event(body: EventBody): ResponseEvent {
-    return { ...body, response_id: this.#response.id, sequence_number: this.#sequence++ };
-  }
-}
-
-function outputText(text: string): OutputText {
-  return { type: "output_text", text, annotations: [] };
 }

@@ -1,149 +1,215 @@
 import assert from "node:assert/strict";
-import type OpenAI from "openai";
-import {
-  type CreateFrame,
-  parseClientFrame,
-  ProtocolError,
-  type ResponseEvent,
-  responseUsage,
-  ResponseWriter,
-  type WireResponse,
-} from "./mod.ts";
+import { parseResponseRequest, ProtocolError, type ProtocolErrorCode, type ResponseRequest } from "./mod.ts";
 
-const minimal = { type: "response.create", model: "m", input: "hi" };
+const minimal = { model: "m", input: "hi" };
 
-function checkRefused(frame: unknown, param: string | null, message: RegExp): void {
-  const text = typeof frame === "string" ? frame : JSON.stringify(frame);
-  assert.throws(() => parseClientFrame(text), (error) => {
+function parse(fields: Record<string, unknown> = {}): ResponseRequest {
+  return parseResponseRequest({ ...minimal, ...fields });
+}
+
+function checkRefused(
+  fields: unknown,
+  param: string | null,
+  message: RegExp,
+  code: ProtocolErrorCode = "invalid_value",
+): void {
+  assert.throws(() => parseResponseRequest(fields), (error) => {
     assert(error instanceof ProtocolError, String(error));
-    assert.equal(error.param, param, error.message);
+    assert.deepEqual([error.param, error.code], [param, code], error.message);
     assert.match(error.message, message);
     return true;
   });
 }
 
-function createFrame(fields: Record<string, unknown> = {}): CreateFrame {
-  const frame = parseClientFrame(JSON.stringify({ ...minimal, ...fields }));
-  assert(frame.type === "response.create");
-  return frame;
-}
+const tool = { type: "function", name: "f", parameters: { type: "object" }, strict: true };
 
-Deno.test("response.create: text input, message input, instructions first", () => {
-  assert.deepEqual(createFrame().messages, [{ role: "user", content: "hi" }]);
-  const input = [
-    { type: "message", role: "user", content: [{ type: "input_text", text: "a" }] },
-    { role: "assistant", content: [{ type: "output_text", text: "b", annotations: [] }] },
-    { role: "developer", content: "c" },
-  ];
-  assert.deepEqual(createFrame({ input, instructions: "be brief" }).messages, [
-    { role: "system", content: "be brief" },
-    { role: "user", content: "a" },
-    { role: "assistant", content: "b" },
-    { role: "system", content: "c" },
-  ]);
-});
-
-Deno.test("response.create: sampling and limits, null as absence", () => {
-  const frame = createFrame({ temperature: 0, top_p: 0.5, max_output_tokens: 7, instructions: null, tools: null });
-  assert.partialDeepStrictEqual(frame, { sampling: { temperature: 0, topP: 0.5 }, maxTokens: 7, stop: [] });
-});
-
-Deno.test("response.cancel", () => {
-  const frame = parseClientFrame('{"type":"response.cancel","response_id":"resp_1"}');
-  assert.deepEqual(frame, { type: "response.cancel", responseId: "resp_1" });
-});
-
-Deno.test("refused frames name the field", () => {
-  checkRefused("{", null, /^request: expected JSON, got "\{": /);
-  checkRefused("3", null, /expected an object, got 3$/);
-  checkRefused({}, "type", /expected "response.create" or "response.cancel", got nothing$/);
-  checkRefused({ type: "session.update" }, "type", /got "session.update"$/);
-  checkRefused({ type: "response.cancel" }, "response_id", /got nothing$/);
-  checkRefused({ ...minimal, model: 3 }, "model", /got 3$/);
-  checkRefused({ ...minimal, input: "" }, "input", /got ""$/);
-  checkRefused({ ...minimal, input: 3 }, "input", /expected a text or a list of messages, got 3$/);
-  checkRefused({ ...minimal, input: [{ role: "user", content: 3 }] }, "input[0].content", /got 3$/);
-  const image = [{ role: "user", content: [{ type: "input_image" }] }];
-  checkRefused({ ...minimal, input: image }, "input[0].content[0].type", /got "input_image"$/);
-  checkRefused({ ...minimal, temperature: 3 }, "temperature", /got 3$/);
-  checkRefused({ ...minimal, max_output_tokens: 2 ** 53 }, "max_output_tokens", /got 9007199254740992$/);
-  for (const field of ["previous_response_id", "stream_id"]) {
-    checkRefused({ ...minimal, [field]: "x" }, field, /expected nothing, as nothing else is supported, got "x"$/);
-  }
-  checkRefused({ ...minimal, background: true }, "background", /got true$/);
-});
-
-function write(pieces: string[], end: Parameters<ResponseWriter["end"]>[0]): ResponseEvent[] {
-  const writer = new ResponseWriter(createFrame(), { id: "1", createdAt: 5, model: "m" });
-  return [...writer.start(), ...pieces.flatMap((piece) => writer.text(piece)), ...writer.end(end)];
-}
-
-function checkEvents(events: ResponseEvent[], types: string[]): WireResponse {
-  assert.deepEqual(events.map(({ type }) => type.replace("response.", "")), types);
-  assert.deepEqual(events.map(({ sequence_number }) => sequence_number), [...events.keys()]);
-  assert(events.every(({ response_id }) => response_id === "resp_1"));
-  const last = events.at(-1)!;
-  assert("response" in last);
-  return last.response;
-}
-
-const opening = ["created", "in_progress", "output_item.added", "content_part.added"];
-const closing = ["output_text.done", "content_part.done", "output_item.done"];
-const delta = "output_text.delta";
-const usage = responseUsage(3, 2);
-
-Deno.test("a whole response", () => {
-  const events = write(["Hel", "lo"], { status: "completed", usage });
-  const response = checkEvents(events, [...opening, delta, delta, ...closing, "completed"]);
-  assert.equal(response.output[0]!.content[0]!.text, "Hello");
-  assert.partialDeepStrictEqual(response, { status: "completed", usage: { total_tokens: 5 }, error: null });
-  assert.deepEqual(events.filter((event) => "response" in event).map(({ response }) => response.status), [
-    "in_progress",
-    "in_progress",
-    "completed",
-  ]);
-});
-
-Deno.test("an empty, a limited and a cancelled response still open and close their message", () => {
-  const empty = checkEvents(write([], { status: "completed", usage }), [...opening, ...closing, "completed"]);
-  assert.equal(empty.output[0]!.content[0]!.text, "");
-  const limited = checkEvents(write(["x"], { status: "incomplete", usage }), [
-    ...opening,
-    delta,
-    ...closing,
-    "incomplete",
-  ]);
-  assert.deepEqual([limited.incomplete_details, limited.output[0]!.status], [
-    { reason: "max_output_tokens" },
-    "incomplete",
-  ]);
-  const cancelled = checkEvents(write(["x"], { status: "cancelled", usage }), [
-    ...opening,
-    delta,
-    ...closing,
-    "cancelled",
-  ]);
-  assert.deepEqual([cancelled.status, cancelled.output[0]!.content[0]!.text], ["cancelled", "x"]);
-});
-
-Deno.test("a failed response says why, and keeps what was said", () => {
-  const error = { code: "internal_error", message: "m" };
-  const early = checkEvents(write([], { status: "failed", error }), ["created", "in_progress", "failed"]);
-  assert.deepEqual([early.output, early.error, early.usage], [[], error, null]);
-  const late = checkEvents(write(["x"], { status: "failed", error }), [...opening, delta, "failed"]);
-  assert.deepEqual([late.output[0]!.status, late.output[0]!.content[0]!.text], ["incomplete", "x"]);
-});
-
-Deno.test("event shapes are those of OpenAI's own client, but for what we add", () => {
-  // Checked by the compiler: theirs has no cancelled event, a closed list of failure codes, no usage of null (which
-  // OpenAI itself sends while a response is in progress), and fields that only its client fills in.
-  type Theirs = OpenAI.Responses.ResponseStreamEvent;
-  type Ours = Exclude<ResponseEvent, { response: unknown }>;
-  const events: Theirs[] = write(["x"], { status: "completed", usage }).filter((e): e is Ours => !("response" in e));
-  assert.equal(events.length, 6);
-  const response: Omit<OpenAI.Responses.Response, "output_text" | "error" | "usage" | "access_programs"> = checkEvents(
-    write([], { status: "completed", usage }),
-    [...opening, ...closing, "completed"],
+Deno.test("what a request leaves open, and null as absence", () => {
+  const open = parse();
+  const fields = ["instructions", "tools", "tool_choice", "text", "reasoning", "conversation", "store", "metadata"];
+  const nulls = Object.fromEntries(
+    [...fields, "include", "max_output_tokens", "truncation", "user"].map((f) => [f, null]),
   );
-  assert.equal(response.object, "response");
+  assert.deepEqual(parse(nulls), open);
+  assert.partialDeepStrictEqual(open, {
+    model: "m",
+    tools: [],
+    toolChoice: "auto",
+    parallelToolCalls: true,
+    truncate: false,
+    store: true,
+    stream: false,
+    background: false,
+    generate: true,
+    stop: [],
+  });
+  assert.deepEqual([open.constraint, open.generation, open.variables, open.ignored], [undefined, {}, {}, []]);
+  assert.partialDeepStrictEqual(open.echo, {
+    store: true,
+    tool_choice: "auto",
+    tools: [],
+    metadata: {},
+    temperature: null,
+  });
+});
+
+Deno.test("all that a request may say, and what its response repeats", () => {
+  const format = { type: "json_schema", name: "n", schema: { type: "object" }, strict: true };
+  const request = parse({
+    instructions: "be brief",
+    previous_response_id: "resp_1",
+    tools: [tool],
+    tool_choice: { type: "function", name: "f" },
+    parallel_tool_calls: false,
+    text: { format, verbosity: "medium" },
+    reasoning: { effort: "low", summary: "auto" },
+    max_output_tokens: 7,
+    temperature: 0,
+    top_p: 0.5,
+    xtc_probability: 0.5,
+    min_tokens: 2,
+    include: ["message.output_text.logprobs", "reasoning.encrypted_content"],
+    top_logprobs: 3,
+    truncation: "auto",
+    metadata: { a: "b" },
+    store: true,
+    background: true,
+    stream: true,
+    user: "u",
+    stop: "x",
+    service_tier: "flex",
+    unknown: 1,
+  });
+  const shown = { type: "function", name: "f", description: null, parameters: { type: "object" }, strict: true };
+  assert.partialDeepStrictEqual(request, {
+    instructions: "be brief",
+    previousResponseId: "resp_1",
+    tools: [{ name: "f", parameters: { type: "object" }, strict: true }],
+    toolChoice: { name: "f" },
+    parallelToolCalls: false,
+    constraint: { type: "json_schema", schema: { type: "object" } },
+    variables: { reasoning_effort: "low", enable_thinking: true },
+    sampling: { temperature: 0, topP: 0.5, xtcProbability: 0.5 },
+    generation: { minTokens: 2, logprobs: 3 },
+    maxTokens: 7,
+    ignored: ["service_tier", "unknown"],
+    truncate: true,
+    background: true,
+    stream: true,
+    stop: ["x"],
+  });
+  assert.deepEqual(request.echo, {
+    background: true,
+    conversation: null,
+    instructions: "be brief",
+    max_output_tokens: 7,
+    max_tool_calls: null,
+    metadata: { a: "b" },
+    parallel_tool_calls: false,
+    previous_response_id: "resp_1",
+    prompt_cache_key: null,
+    reasoning: { effort: "low", summary: "auto" },
+    safety_identifier: null,
+    service_tier: "default",
+    store: true,
+    temperature: 0,
+    text: { format, verbosity: "medium" },
+    tool_choice: { type: "function", name: "f" },
+    tools: [shown],
+    top_logprobs: 3,
+    top_p: 0.5,
+    truncation: "auto",
+    user: "u",
+  });
+});
+
+Deno.test("log probabilities are reported when they are included, not when they are only counted", () => {
+  assert.equal(parse({ include: ["message.output_text.logprobs"] }).generation.logprobs, 0);
+  assert.equal(parse({ top_logprobs: 5 }).generation.logprobs, undefined);
+});
+
+Deno.test("tools that are allowed are the ones that are offered", () => {
+  const tools = [tool, { type: "function", name: "g" }];
+  const allowed = (mode: string, ...names: string[]) => ({
+    type: "allowed_tools",
+    mode,
+    tools: names.map((name) => ({ type: "function", name })),
+  });
+  const some = parse({ tools, tool_choice: allowed("required", "g") });
+  assert.deepEqual([some.tools.map(({ name }) => name), some.toolChoice, some.echo.tools.length], [
+    ["g"],
+    "required",
+    2,
+  ]);
+  const missing = { ...minimal, tools, tool_choice: allowed("auto", "h") };
+  checkRefused(missing, "tool_choice", /expected one of the tools, got "h"$/);
+  checkRefused({ ...minimal, tools, tool_choice: { type: "function", name: "h" } }, "tool_choice", /got "h"$/);
+  checkRefused({ ...minimal, tool_choice: "required" }, "tool_choice", /as there are no tools, got "required"$/);
+  checkRefused({ ...minimal, tools: [tool, tool] }, "tools", /got two called "f"$/);
+});
+
+Deno.test("a conversation by its id or as an object", () => {
+  assert.equal(parse({ conversation: "conv_1" }).conversationId, "conv_1");
+  assert.deepEqual(parse({ conversation: { id: "conv_1" } }).echo.conversation, { id: "conv_1" });
+  const both = { ...minimal, conversation: "conv_1", previous_response_id: "resp_1" };
+  checkRefused(both, "previous_response_id", /expected nothing beside a conversation/);
+});
+
+Deno.test("an input may be missing where there is something to continue", () => {
+  assert.deepEqual(parseResponseRequest({ previous_response_id: "resp_1" }).input, []);
+  for (const input of [undefined, null, []]) {
+    checkRefused({ model: "m", input }, "input", /expected an input, got none$/);
+  }
+});
+
+Deno.test("refused requests name the field; every number has its range on both sides", () => {
+  const cases: [Record<string, unknown>, string, RegExp][] = [
+    [{ model: 3 }, "model", /got 3$/],
+    [{ model: "" }, "model", /got ""$/],
+    [{ instructions: 3 }, "instructions", /got 3$/],
+    [{ previous_response_id: "" }, "previous_response_id", /got ""$/],
+    [{ previous_response_id: "x".repeat(257) }, "previous_response_id", /1 to 256/],
+    [{ conversation: 3 }, "conversation", /expected an id or an object with one, got 3$/],
+    [{ tools: [3] }, "tools[0]", /got 3$/],
+    [{ tools: [{ type: "function" }] }, "tools[0].name", /got nothing$/],
+    [{ tools: [{ ...tool, parameters: "x" }] }, "tools[0].parameters", /expected a JSON schema, .*got "x"$/],
+    [{ tools: Array.from({ length: 129 }, () => tool) }, "tools", /at most 128 functions, got a list of 129$/],
+    [{ tool_choice: "any" }, "tool_choice", /got "any"$/],
+    [{ parallel_tool_calls: "yes" }, "parallel_tool_calls", /expected true or false, got "yes"$/],
+    [{ text: { format: { type: "json_schema", name: "n" } } }, "text.format.schema", /got nothing$/],
+    [{ reasoning: { effort: "huge" } }, "reasoning.effort", /expected one of none, .*, got "huge"$/],
+    [{ include: ["x"] }, "include[0]", /got "x"$/],
+    [{ metadata: { a: 3 } }, "metadata.a", /got 3$/],
+    [{ metadata: { a: "x".repeat(513) } }, "metadata.a", /0 to 512/],
+    [{ metadata: Object.fromEntries([...Array(17).keys()].map((k) => [k, ""])) }, "metadata", /at most 16 texts/],
+    [{ truncation: "some" }, "truncation", /got "some"$/],
+    [{ background: true, store: false }, "background", /got store false$/],
+    [{ store: 0 }, "store", /got 0$/],
+    [{ user: "x".repeat(257) }, "user", /0 to 256/],
+  ];
+  const numbers = {
+    temperature: [-1, 2.1],
+    top_p: [0, 1.1],
+    top_logprobs: [-1, 21, 0.5],
+    max_tool_calls: [0, 2 ** 53],
+  };
+  for (const [field, values] of Object.entries({ ...numbers, max_output_tokens: [-1, 0, 2 ** 31, 2 ** 53] })) {
+    for (const value of [...values, NaN, Infinity, "1"]) cases.push([{ [field]: value }, field, /expected an? /]);
+  }
+  for (const [fields, param, message] of cases) checkRefused({ ...minimal, ...fields }, param, message);
+  checkRefused(3, null, /expected an object, got 3$/, "unsupported_value");
+});
+
+Deno.test("what is not there is refused as not supported", () => {
+  const cases: [Record<string, unknown>, string, RegExp][] = [
+    [{ tools: [{ type: "web_search" }] }, "tools[0].type", /got "web_search"; tools of the server's own/],
+    [{ tool_choice: { type: "mcp", server_label: "x" } }, "tool_choice.type", /got "mcp"/],
+    [{ text: { format: { type: "grammar" } } }, "text.format.type", /got "grammar"/],
+    [{ prompt: { id: "p" } }, "prompt", /expected nothing, as nothing else is supported, got an object$/],
+    [{ context_management: [{}] }, "context_management", /got a list of 1$/],
+    [{ moderation: { model: "m" } }, "moderation", /got an object$/],
+    [{ input: [{ role: "user", content: [{ type: "input_image" }] }] }, "input[0].content[0].type", /"input_image"/],
+  ];
+  for (const [fields, param, message] of cases) {
+    checkRefused({ ...minimal, ...fields }, param, message, "unsupported_value");
+  }
 });

@@ -9,11 +9,12 @@
  */
 
 import { z } from "zod";
-import { flag } from "./chat.ts";
+import { variablesField } from "./chat.ts";
 import { check, integerIn, text, wanted } from "./check.ts";
 import { messageList, type WireMessage } from "./message.ts";
-import { MAX_PROMPT_IDS, tokenId } from "./prompts.ts";
-import { MAX_TOKEN_COUNT, offOnly } from "./sampling.ts";
+import { MAX_PROMPT_IDS } from "./prompts.ts";
+import { toolsField, toTools, type WireTool } from "./tools.ts";
+import { flag, MAX_TOKEN_COUNT, offOnly, tokenId } from "./sampling.ts";
 
 /** Most prompts of one token check. */
 export const MAX_TOKEN_CHECKS = 256;
@@ -79,18 +80,26 @@ export function parseDetokenizeRequest(value: unknown): DetokenizeRequest {
 }
 
 /** What the request must be. */
-export const templateSchema = z.object({ model, messages: messageList(["text"]) }, object);
+export const templateSchema = z.object({
+  model,
+  messages: messageList(["text"]),
+  tools: toolsField,
+  chat_template_kwargs: variablesField,
+}, object);
 
 /** A checked request for the prompt that messages become. */
 export interface TemplateRequest {
   model?: string;
   messages: WireMessage[];
+  tools: WireTool[];
+  /** Variables of the chat template. */
+  variables: Record<string, unknown>;
 }
 
 /** The request inside a JSON value; throws `ProtocolError` naming the first field that does not fit. */
 export function parseTemplateRequest(value: unknown): TemplateRequest {
-  const { model, messages } = check(templateSchema, value);
-  return { model: model ?? undefined, messages };
+  const { model, messages, tools, chat_template_kwargs: variables } = check(templateSchema, value);
+  return { model: model ?? undefined, messages, tools: toTools(tools), variables: variables ?? {} };
 }
 
 /** What the request must be. */

@@ -7,9 +7,10 @@
  * @module
  */
 
-import type { Engine, GenerateEvent, GenerateRequest, SamplingParams } from "../engine/engine.ts";
+import type { Constraint, Engine, GenerateEvent, GenerateRequest, SamplingParams } from "../engine/engine.ts";
+import { requireConstrains } from "./reply_grammar.ts";
 import { resolveSampling } from "./sampling.ts";
-import type { TurnDefaults } from "./turn.ts";
+import type { Generation, TurnDefaults } from "./turn.ts";
 
 /** What a completion needs. */
 export interface RunCompletionOptions extends Pick<GenerateRequest, "prompt" | "promptIds"> {
@@ -22,15 +23,25 @@ export interface RunCompletionOptions extends Pick<GenerateRequest, "prompt" | "
   fallbackMaxTokens: number;
   /** Texts that end the completion. */
   stop: readonly string[];
+  generation?: Generation;
+  /** What the completion must be. */
+  constraint?: Constraint;
   /** Aborting ends the completion. */
   signal: AbortSignal;
 }
 
 /** Run one completion; throws `EngineError` when the request does not fit or the engine fails. */
 export async function* runCompletion(options: RunCompletionOptions): AsyncGenerator<GenerateEvent> {
-  const { engine, prompt, promptIds, stop, defaults = {}, fallbackMaxTokens, signal } = options;
-  const sampling = resolveSampling(options.sampling, defaults.sampling, engine.model.defaults);
-  const maxTokens = options.maxTokens ?? defaults.maxTokens ?? fallbackMaxTokens;
-  const request = { prompt, promptIds, maxTokens, sampling, stop: stop.length > 0 ? stop : undefined };
+  const { engine, prompt, promptIds, stop, generation, constraint, defaults = {}, fallbackMaxTokens, signal } = options;
+  if (constraint !== undefined) requireConstrains(engine);
+  const request = {
+    prompt,
+    promptIds,
+    maxTokens: options.maxTokens ?? defaults.maxTokens ?? fallbackMaxTokens,
+    sampling: resolveSampling(options.sampling, defaults.sampling, engine.model.defaults),
+    stop: stop.length > 0 ? stop : undefined,
+    ...generation,
+    ...(constraint === undefined ? {} : { constraint }),
+  };
   yield* engine.generate(request, { signal });
 }

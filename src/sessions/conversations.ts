@@ -11,6 +11,7 @@
  */
 
 import { SessionError } from "./error.ts";
+import { type Page, pageOf, type PageOptions } from "./page.ts";
 import type { Entry, Store, StoreKey } from "./store.ts";
 
 /** A conversation is kept for so long after its last change: 30 days. */
@@ -40,21 +41,6 @@ export interface Opened<Item> {
   items: readonly Item[];
   /** Changes with every change of the items. */
   version: string;
-}
-
-/** Which items are asked for. */
-export interface PageOptions {
-  order: "asc" | "desc";
-  limit: number;
-  /** Begin behind the item of this id. */
-  after?: string;
-}
-
-/** A stretch of the items. */
-export interface Page<Item> {
-  items: readonly Item[];
-  /** Whether there are items behind it. */
-  hasMore: boolean;
 }
 
 /** Options of conversations. */
@@ -117,11 +103,8 @@ export class Conversations<Item extends { readonly id: string }> {
   }
 
   /** Some of the items. */
-  async items(caller: string, id: string, { order, limit, after }: PageOptions): Promise<Page<Item>> {
-    const { items } = (await this.#find(caller, id)).value;
-    const ordered = order === "asc" ? items : items.toReversed();
-    const start = after === undefined ? 0 : indexOf(ordered, after) + 1;
-    return { items: ordered.slice(start, start + limit), hasMore: start + limit < ordered.length };
+  async items(caller: string, id: string, page: PageOptions): Promise<Page<Item>> {
+    return pageOf((await this.#find(caller, id)).value.items, page);
   }
 
   /** One item. */

@@ -67,7 +67,7 @@ Deno.test("pages in both orders, and behind an item", async () => {
   assertEquals(await page("asc", 1, "2"), ["3", true]);
   assertEquals(await page("asc", 1, "4"), ["", false]);
   const missing = conversations.items("me", id, { ...ALL, after: "5" });
-  await checkRefused(missing, "not_found", 'item: expected one that is kept, got "5"');
+  await checkRefused(missing, "not_found", 'after: expected the id of an item here, got "5"');
 });
 
 /** A store that counts what is asked of it. */

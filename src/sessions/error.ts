@@ -6,9 +6,10 @@
 
 /**
  * Stable names of refusals: what was named is not there (or is another's, which nobody is told); another was faster; what
- * was there has been dropped; it does not go together; it would grow beyond its limit.
+ * was there has been dropped; it does not go together; it would grow beyond its limit;
+ * there is no room for one more.
  */
-export type SessionErrorCode = "not_found" | "conflict" | "gone" | "invalid" | "too_large";
+export type SessionErrorCode = "not_found" | "conflict" | "gone" | "invalid" | "too_large" | "too_many";
 
 /** A refusal: a stable code and a sentence. */
 export class SessionError extends Error {

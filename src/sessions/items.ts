@@ -17,12 +17,15 @@ interface Step {
   toolCalls: ToolCall[];
 }
 
-/** The messages that items stand for. A thought that nothing follows is left out, as templates have no place for it. */
+/**
+ * The messages that items stand for. A thought that nothing follows is left out, as templates have no place for it, and
+ * so is a step in which nothing was said.
+ */
 export function toMessages(items: readonly ItemBody[]): ChatMessage[] {
   const messages: ChatMessage[] = [];
   let step: Step | undefined;
   const end = () => {
-    if (step?.content !== undefined || step?.toolCalls.length) messages.push(messageOf(step));
+    if (step?.content || step?.toolCalls.length) messages.push(messageOf(step));
     step = undefined;
   };
   const open = (goesOn: (step: Step) => boolean): Step => {

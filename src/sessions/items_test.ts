@@ -48,8 +48,15 @@ Deno.test("a text after a text, a text after calls and a thought after either ar
 
 Deno.test("a thought that nothing follows is left out; a summary stands for a thought that is not shown", () => {
   const summary = { type: "reasoning", summary: [{ type: "summary_text", text: "s" }] };
-  assert.deepEqual(messagesOf(thought("a"), user("q"), summary, assistant(""), thought("b")), [
+  assert.deepEqual(messagesOf(thought("a"), user("q"), summary, assistant("c"), thought("b")), [
     { role: "user", content: "q" },
-    { role: "assistant", content: "", reasoning: "s" },
+    { role: "assistant", content: "c", reasoning: "s" },
   ]);
+});
+
+Deno.test("a step in which nothing was said is no message", () => {
+  assert.deepEqual(messagesOf(user("q"), assistant(""), thought("hm"), assistant("")), [{
+    role: "user",
+    content: "q",
+  }]);
 });

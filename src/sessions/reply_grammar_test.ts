@@ -22,7 +22,9 @@ async function rules(wishes: Partial<ReplyWishes>, engine?: FakeEngine): Promise
 
 const ANY = "ANY: /(.|\\n)*/";
 const CALL0 = 'call0: "{\\"name\\": \\"f\\", \\"arguments\\": " args0 "}"';
-const ARGS0 = `args0: %json ${JSON.stringify(PARAMETERS)}`;
+const json = (schema: object) =>
+  `%json ${JSON.stringify({ ...schema, "x-guidance": { whitespace_pattern: "\\x20|\\n{1,2}[\\x20\\t]{0,20}" } })}`;
+const ARGS0 = `args0: ${json(PARAMETERS)}`;
 
 Deno.test("what needs no grammar gets none, and what the request wants stays what it is", async () => {
   assert.equal(await constraint({}), undefined);
@@ -44,7 +46,7 @@ Deno.test("calls that must come, in each notation", async () => {
     CALL0,
     ARGS0,
     'call1: "{\\"name\\": \\"g\\\\\\"\\", \\"arguments\\": " args1 "}"',
-    'args1: %json {"type":"object"}',
+    `args1: ${json({ type: "object" })}`,
     ANY,
   ]);
   const one = await rules({ tools: [LOOSE, STRICT], toolChoice: { name: "f" }, parallel: false, notation: "llama" });
@@ -72,7 +74,7 @@ Deno.test("free text with strict calls in it, in each notation", async () => {
   assert.equal((await said({ parallel: false }))[0], "said: call? ANY");
   assert.deepEqual(await said({ notation: "llama" }), [
     'said: TEXT | body ("; " body)*',
-    "TEXT: /([^{](.|\\n)*)?/",
+    "TEXT: /([^{\\[](.|\\n)*)?/",
   ]);
   assert.deepEqual(await said({ notation: "mistral" }), [
     'said: ANY | head "[" body (", " body)* "]"',
@@ -82,14 +84,34 @@ Deno.test("free text with strict calls in it, in each notation", async () => {
 
 Deno.test("calls, or what the request wants", async () => {
   const reply = async (constraint: Constraint) => (await rules({ tools: [LOOSE], constraint })).slice(1, 3);
-  assert.deepEqual(await reply(JSON_OBJECT), ["said: calls | reply", 'reply: %json {"type": "object"}']);
-  assert.equal((await reply({ type: "json_schema", schema: { const: 1 } }))[1], 'reply: %json {"const":1}');
+  assert.deepEqual(await reply(JSON_OBJECT), ["said: calls | reply", `reply: ${json({ type: "object" })}`]);
+  assert.equal((await reply({ type: "json_schema", schema: { const: 1 } }))[1], `reply: ${json({ const: 1 })}`);
   assert.equal((await reply({ type: "choice", choices: ["a", '"'] }))[1], 'reply: "a" | "\\""');
   assert.equal((await reply({ type: "regex", pattern: "a/b\\/\\d" }))[1], "reply: /a\\/b\\/\\d/");
 });
 
+Deno.test("calls without a marker and JSON are one schema, in which references find their place", async () => {
+  const constraint: Constraint = { type: "json_schema", schema: { $ref: "#/definitions/x", definitions: { x: {} } } };
+  const [, said] = await rules({ tools: [STRICT, LOOSE], notation: "llama", constraint });
+  const call = (name: string, index: number) => ({
+    type: "object",
+    properties: { name: { const: name }, parameters: { $ref: `#/$defs/args${index}` } },
+    required: ["name", "parameters"],
+    additionalProperties: false,
+  });
+  const schema = {
+    anyOf: [call("f", 0), call('g"', 1), { $ref: "#/$defs/reply" }],
+    $defs: {
+      args0: { ...PARAMETERS, properties: { a: { $ref: "#/$defs/args0/$defs/a" } } },
+      args1: { type: "object" },
+      reply: { $ref: "#/$defs/reply/definitions/x", definitions: { x: {} } },
+    },
+  };
+  assert.equal(said, `said: ${json(schema)}`);
+});
+
 Deno.test("thoughts come first", async () => {
-  const closed = ["spaces: /[ \\n]{1,4}/", 'thoughts[lazy]: ANY "</think>"', 'said: %json {"type": "object"}', ANY];
+  const closed = ["spaces: /[ \\n]{1,4}/", 'thoughts[lazy]: ANY "</think>"', `said: ${json({ type: "object" })}`, ANY];
   assert.deepEqual(await rules({ constraint: JSON_OBJECT, thoughts: "open" }), [
     "start: thoughts spaces? said",
     ...closed,
@@ -100,14 +122,16 @@ Deno.test("thoughts come first", async () => {
   ]);
 });
 
-Deno.test("markers that are tokens and no text are named by their ids", async () => {
-  const engine = new FakeEngine({ model: { specialTokens: ["<s>", "[TOOL_CALLS]", "<tool_call>", "</tool_call>"] } });
+Deno.test("markers that are tokens and no text are left out, as no constrained reply has them", async () => {
+  const specialTokens = ["<s>", "[TOOL_CALLS]", "<tool_call>", "</tool_call>", "</think>"];
+  const engine = new FakeEngine({ model: { specialTokens } });
   const decode = engine.decode.bind(engine);
-  engine.decode = (ids) => ids.length === 1 && ids[0]! < 3 ? "" : decode(ids);
+  engine.decode = (ids) => ids.length === 1 && ids[0]! < specialTokens.length ? "" : decode(ids);
   const mistral = await rules({ tools: [STRICT], notation: "mistral" }, engine);
-  assert(mistral.includes("head: ANY <[1]>"));
-  const hermes = await rules({ tools: [STRICT], toolChoice: "required" }, engine);
-  assert(hermes.includes('call: <[2]> "\\n" body "\\n" "</tool_call>"'), hermes.join("\n"));
+  assert.equal(mistral[1], 'said: TEXT | "[" body (", " body)* "]"');
+  const hermes = await rules({ tools: [STRICT], toolChoice: "required", thoughts: true }, engine);
+  assert.equal(hermes[0], "start: said");
+  assert(hermes.includes('call: "\\n" body "\\n"'), hermes.join("\n"));
 });
 
 Deno.test("an engine that cannot constrain is not asked to", async () => {

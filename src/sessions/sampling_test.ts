@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import type { ModelDefaults, SamplingParams } from "../engine/engine.ts";
+import { type ModelDefaults, SAMPLERS, type SamplingParams } from "../engine/engine.ts";
+import { SAMPLER_NAMES } from "../protocol/mod.ts";
 import { resolveSampling } from "./sampling.ts";
 
 type Layers = [request?: SamplingParams, flags?: SamplingParams, model?: ModelDefaults];
@@ -27,3 +28,5 @@ Deno.test("request over flags over model over built-in, each field by itself", (
   ];
   for (const [layers, expected] of cases) assert.deepEqual(resolveSampling(...layers), expected);
 });
+
+Deno.test("the wire's names of samplers are the engine's", () => assert.deepEqual(SAMPLER_NAMES, SAMPLERS));

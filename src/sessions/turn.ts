@@ -25,7 +25,7 @@ import { ReplyReader } from "./reply_reader.ts";
 import { resolveSampling } from "./sampling.ts";
 
 /** Length of the ids of calls: what Mistral's templates insist on. */
-const CALL_ID_LENGTH = 9;
+export const CALL_ID_LENGTH = 9;
 
 /** What an operator sets for requests that do not say. */
 export interface TurnDefaults {
@@ -132,7 +132,8 @@ async function turnRequest(
     parallel: options.parallelToolCalls ?? true,
     constraint: options.constraint,
     notation: template.tools ?? "hermes",
-    thoughts,
+    // Only a model that is known to think is led to it.
+    thoughts: template.thinks ? thoughts : false,
   });
   const request = {
     prompt,

@@ -225,6 +225,18 @@ Deno.test("thoughts are told apart where the template has them, or when asked", 
   }
 });
 
+Deno.test("a constraint leaves room for thoughts where the template has them", async () => {
+  const constraint = { type: "json_object" } as const;
+  const thinks = new JinjaTemplate("x{# <think> #}", { addsBos: false });
+  const asked = async (options: Partial<TurnOptions>) => {
+    const { engine } = await turn({ reply: "ok" }, { constraint, ...options });
+    return engine.requests[0]!.constraint!;
+  };
+  assert.equal((await asked({ template: thinks })).type, "grammar");
+  assert.equal((await asked({ template: thinks, reasoning: false })).type, "json_object");
+  assert.equal((await asked({ reasoning: true })).type, "json_object");
+});
+
 Deno.test("log probabilities stay with their text, also where it becomes something else", async () => {
   const generation = { logprobs: 1, promptLogprobs: 0 };
   const { events, engine } = await turn({ reply: `Wait. ${CALL}` }, { tools: TOOLS, generation });

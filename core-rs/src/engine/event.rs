@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::logprobs::TokenLogprob;
 use crate::error::Error;
 
 /// The number of a request, unique in one engine and never 0.
@@ -25,7 +26,15 @@ pub enum EventKind {
         /// Tokens of the prompt, with those that the vocabulary adds.
         prompt_tokens: usize,
     },
-    /// Whole characters of the reply, never empty.
+    /// What the model thought of a token, told before the `Text` whose text it makes up; of the prompt's tokens before
+    /// the first.
+    Logprobs {
+        /// Whether the token stands in the prompt.
+        of_prompt: bool,
+        /// The token, then the most probable ones in its place; empty for the first of the prompt, which follows nothing.
+        tokens: Vec<TokenLogprob>,
+    },
+    /// Whole characters of the reply; empty only where log probabilities were told and no text.
     Text {
         /// The characters.
         text: String,

@@ -24,6 +24,12 @@ pub trait CausalLm {
     /// # Errors
     /// As `forward`.
     fn hidden(&self, tokens: &[u32], cache: &mut Self::Cache) -> Result<Vec<f32>>;
+
+    /// The same with the logits after each of them, one token after another.
+    ///
+    /// # Errors
+    /// As `forward`.
+    fn forward_all(&self, tokens: &[u32], cache: &mut Self::Cache) -> Result<Vec<f32>>;
 }
 
 impl CausalLm for Llama {
@@ -47,5 +53,9 @@ impl CausalLm for Llama {
 
     fn hidden(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
         Llama::hidden(self, tokens, cache)
+    }
+
+    fn forward_all(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+        Llama::forward_all(self, tokens, cache)
     }
 }

@@ -7,6 +7,7 @@
 mod embed;
 mod event;
 mod lm;
+mod logprobs;
 mod request;
 mod sequence;
 mod step;
@@ -17,6 +18,7 @@ mod watch;
 pub use embed::{EmbedRequest, MAX_EMBEDDING, Pooling};
 pub use event::{Event, EventKind, FinishReason, RequestId, Timings, Usage};
 pub use lm::CausalLm;
+pub use logprobs::{MAX_TOKEN_BYTES, MAX_TOP, TokenLogprob};
 pub use request::{Limits, Request};
 pub use step::Engine;
 pub use turns::Ask;

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::logprobs::MAX_TOP;
 use crate::error::{Error, Result};
 use crate::sampling::{Filter, SamplingParams};
 
@@ -87,6 +88,10 @@ pub struct Request {
     pub(super) breakers: Vec<String>,
     pub(super) sampling: SamplingParams,
     pub(super) seed: Option<u64>,
+    /// How many rivals to tell of with each token of the reply; none: tell nothing.
+    pub(super) logprobs: Option<usize>,
+    /// The same for the prompt.
+    pub(super) prompt_logprobs: Option<usize>,
 }
 
 impl Request {
@@ -111,6 +116,8 @@ impl Request {
                 .texts("dry_sequence_breakers", MAX_BREAKERS.0, MAX_BREAKERS.1)?
                 .unwrap_or_else(|| BREAKERS.map(String::from).to_vec()),
             seed: fields.integer("seed", 0, MAX_SEED)?,
+            logprobs: fields.integer("logprobs", 0, MAX_TOP as u64)?.map(|n| n as usize),
+            prompt_logprobs: fields.integer("prompt_logprobs", 0, MAX_TOP as u64)?.map(|n| n as usize),
             sampling: fields.sampling()?,
         };
         fields.end()?;
@@ -318,7 +325,7 @@ mod tests {
                 "repeat_last_n":64,"presence_penalty":-2,"frequency_penalty":2,"dry_multiplier":0.8,"dry_base":2,
                 "dry_allowed_length":3,"dry_penalty_last_n":0,"xtc_probability":0.5,"xtc_threshold":0.2,"mirostat":2,
                 "mirostat_tau":4,"mirostat_eta":0.2,"samplers":["top_k","dry"],"logit_bias":[[3,-1.5],[4,null]],
-                "allowed_token_ids":[1,2],"banned_token_ids":[2],"seed":9007199254740991}"#,
+                "allowed_token_ids":[1,2],"banned_token_ids":[2],"logprobs":20,"prompt_logprobs":0,"seed":9007199254740991}"#,
         )
         .expect("valid");
         let want = SamplingParams {
@@ -360,6 +367,8 @@ mod tests {
             breakers: Vec::new(),
             sampling: want,
             seed: Some(MAX_SEED),
+            logprobs: Some(20),
+            prompt_logprobs: Some(0),
         };
         assert_eq!(full, request);
         let ids = parse(r#"{"prompt_ids":[1,2],"prompt":[]}"#).expect("valid");
@@ -402,6 +411,8 @@ mod tests {
             (r#""banned_token_ids":[0.5]"#, "banned_token_ids"),
             (r#""stop_token_ids":[4294967296]"#, "stop_token_ids"),
             (r#""prompt_ids":[1]"#, "prompt_ids"),
+            (r#""logprobs":21"#, "logprobs"),
+            (r#""prompt_logprobs":21"#, "prompt_logprobs"),
             (r#""ignore_eos":1"#, "ignore_eos"),
             (r#""temprature":1"#, "temprature"),
         ] {
@@ -415,13 +426,13 @@ mod tests {
     fn no_number_takes_what_no_number_may_be() {
         let numbers = SamplingParams::NUMBERS.map(|field| field.name);
         let counts = ["max_tokens", "min_tokens", "top_k", "repeat_last_n", "dry_allowed_length", "dry_penalty_last_n"];
-        for name in numbers.into_iter().chain(counts).chain(["mirostat", "seed"]) {
+        for name in numbers.into_iter().chain(counts).chain(["mirostat", "seed", "logprobs", "prompt_logprobs"]) {
             for bad in ["-2.5", "9007199254740992", "1e39", "1e400", "NaN", "Infinity", r#""1""#, "[1]", "true", "{}"] {
                 let error = parse(&format!(r#"{{"prompt":["a"],"{name}":{bad}}}"#)).expect_err(name);
                 assert_eq!(error.kind(), crate::error::ErrorKind::InvalidRequest, "{name}: {bad}");
             }
         }
-        for name in counts.into_iter().chain(["mirostat", "seed"]) {
+        for name in counts.into_iter().chain(["mirostat", "seed", "logprobs", "prompt_logprobs"]) {
             assert!(parse(&format!(r#"{{"prompt":["a"],"{name}":-1}}"#)).is_err(), "{name}");
         }
     }

@@ -2,6 +2,7 @@
 
 use super::event::{EventKind, FinishReason, RequestId, Timings, Usage};
 use super::lm::CausalLm;
+use super::logprobs::{Told, logprobs};
 use super::request::Request;
 use super::stop::{Shown, StopMatcher};
 use super::watch::Watch;
@@ -26,6 +27,9 @@ pub(super) struct Sequence<M: CausalLm> {
     bad_words: Watch,
     /// Texts over which DRY finds no repetition, in prompt and reply.
     breakers: Watch,
+    told: Told,
+    /// How many rivals to tell of with each token of the prompt; none: tell nothing.
+    prompt_logprobs: Option<usize>,
     /// Generated tokens at which the reply is cut.
     limit: usize,
     /// Prompt tokens already in the cache.
@@ -60,6 +64,8 @@ impl<M: CausalLm> Sequence<M> {
             min_tokens: request.min_tokens,
             bad_words: Watch::new(request.bad_words),
             breakers: Watch::new(request.breakers),
+            told: Told::new(request.logprobs),
+            prompt_logprobs: request.prompt_logprobs,
             ignore_eos: request.ignore_eos,
             limit: request.max_tokens.map_or(room, |max| max.min(room)),
             prompt,
@@ -104,7 +110,7 @@ impl<M: CausalLm> Sequence<M> {
         self.prefill_at.get_or_insert_with(now);
         let mut logits = if self.prefilled < self.prompt.len() {
             let end = self.prompt.len().min(self.prefilled + PREFILL_CHUNK);
-            let logits = model.forward(&self.prompt[self.prefilled..end], &mut self.cache)?;
+            let logits = self.prefill(end, model, tokenizer, emit)?;
             self.prefilled = end;
             if end < self.prompt.len() {
                 return Ok(false);
@@ -113,11 +119,36 @@ impl<M: CausalLm> Sequence<M> {
         } else {
             model.forward(&[self.last], &mut self.cache)?
         };
+        let kept = self.told.keep(&logits);
         self.last = self.choose(&mut logits, tokenizer)?;
         self.observe(tokenizer, self.last)?;
         self.decode_at.get_or_insert_with(now);
         self.generated += 1;
-        self.show(tokenizer, now, emit)
+        self.show(&kept, tokenizer, now, emit)
+    }
+
+    /// Compute the prompt up to token number `end`, and tell of its tokens what is asked for: the logits that follow.
+    fn prefill(
+        &mut self,
+        end: usize,
+        model: &M,
+        tokenizer: &Tokenizer,
+        emit: &mut dyn FnMut(EventKind),
+    ) -> Result<Vec<f32>> {
+        let from = self.prefilled;
+        let Some(top) = self.prompt_logprobs else {
+            return model.forward(&self.prompt[from..end], &mut self.cache);
+        };
+        let mut logits = model.forward_all(&self.prompt[from..end], &mut self.cache)?;
+        if from == 0 {
+            self.told.prompt(Vec::new(), emit);
+        }
+        let n_vocab = logits.len() / (end - from);
+        // What follows the last token of the prompt is no token of the prompt.
+        for (logits, &next) in logits.chunks_exact(n_vocab).zip(&self.prompt[from + 1..]) {
+            self.told.prompt(logprobs(logits, next, top, tokenizer)?, emit);
+        }
+        Ok(logits.split_off(logits.len() - n_vocab))
     }
 
     fn choose(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> Result<u32> {
@@ -144,14 +175,22 @@ impl<M: CausalLm> Sequence<M> {
     }
 
     /// Turn the newest token into text and decide whether it is the last.
-    fn show(&mut self, tokenizer: &Tokenizer, now: &dyn Fn() -> f64, emit: &mut dyn FnMut(EventKind)) -> Result<bool> {
+    fn show(
+        &mut self,
+        logits: &[f32],
+        tokenizer: &Tokenizer,
+        now: &dyn Fn() -> f64,
+        emit: &mut dyn FnMut(EventKind),
+    ) -> Result<bool> {
         let ended = self.has_ended(tokenizer);
         if !ended {
             let piece = self.decoder.push(tokenizer, self.last)?;
+            let made = (piece.as_str(), self.decoder.is_waiting());
+            self.told.push(self.last, logits, made, tokenizer)?;
             match self.stop.push(&piece) {
-                Shown::Text(text) => self.emit_text(text, emit),
+                Shown::Text(text) => self.emit_text(text, false, emit),
                 Shown::Stopped { text, stop } => {
-                    self.emit_text(text, emit);
+                    self.emit_text(text, true, emit);
                     emit(self.done(FinishReason::Stop, Some(stop), now()));
                     return Ok(true);
                 }
@@ -171,18 +210,18 @@ impl<M: CausalLm> Sequence<M> {
         match self.stop.push(&rest) {
             Shown::Text(text) => {
                 let text = text + &self.stop.finish();
-                self.emit_text(text, emit);
+                self.emit_text(text, true, emit);
                 emit(self.done(reason, None, now));
             }
             Shown::Stopped { text, stop } => {
-                self.emit_text(text, emit);
+                self.emit_text(text, true, emit);
                 emit(self.done(FinishReason::Stop, Some(stop), now));
             }
         }
     }
 
-    fn emit_text(&self, text: String, emit: &mut dyn FnMut(EventKind)) {
-        if !text.is_empty() {
+    fn emit_text(&mut self, text: String, last: bool, emit: &mut dyn FnMut(EventKind)) {
+        if self.told.show(text.len(), last, emit) || !text.is_empty() {
             emit(EventKind::Text { text, completion_tokens: self.generated });
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::embed::Embedding;
 use super::event::{Event, EventKind, RequestId};
 use super::lm::CausalLm;
+use super::logprobs;
 use super::request::Limits;
 use super::sequence::Sequence;
 use super::turns::{Ask, Turns};
@@ -66,6 +67,7 @@ impl<M: CausalLm> Engine<M> {
                 self.check_ids(&request.ids())?;
                 let prompt = self.tokens(&request.prompt, &request.prompt_ids)?;
                 let len = self.check_length(prompt.len(), 1)?;
+                logprobs::check_prompt(len, request.prompt_logprobs)?;
                 let seed = request.seed.unwrap_or(seed);
                 let sequence = Sequence::new(id, *request, prompt, seed, &self.model, &self.tokenizer, (self.now)())?;
                 (Turns::Reply(Box::new(sequence)), len)

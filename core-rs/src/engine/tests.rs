@@ -59,10 +59,7 @@ impl CausalLm for Alphabet {
         if tokens.contains(&POISON) {
             return Err(Error::internal("poisoned"));
         }
-        let last = *cache.0.last().expect("at least one token");
-        let mut logits = vec![0.0; 28];
-        logits[if last == END { 0 } else { last as usize + 1 }] = 10.0;
-        Ok(logits)
+        Ok(logits_after(*cache.0.last().expect("at least one token")))
     }
 
     /// Each token's number in the first place, its position in the second.
@@ -76,6 +73,17 @@ impl CausalLm for Alphabet {
         };
         Ok(tokens.iter().enumerate().flat_map(state).collect())
     }
+
+    fn forward_all(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
+        self.forward(tokens, cache)?;
+        Ok(tokens.iter().flat_map(|&token| logits_after(token)).collect())
+    }
+}
+
+fn logits_after(token: u32) -> Vec<f32> {
+    let mut logits = vec![0.0; 28];
+    logits[if token == END { 0 } else { token as usize + 1 }] = 10.0;
+    logits
 }
 
 fn engine(limits: Limits) -> Engine<Alphabet> {
@@ -254,6 +262,138 @@ fn a_blocked_reader_rests_while_others_run() {
     assert!(events.iter().all(|event| event.request == 2) && !engine.has_work(&|id| id == 1));
     assert!(engine.has_work(&|_| false));
     assert_eq!(text(&finish(&mut engine, events)[&1]), "yz");
+}
+
+/// What is told of tokens of the prompt or the reply: the ids of the token and its rivals, and the probability.
+fn told(events: &[EventKind], prompt: bool) -> Vec<(Vec<u32>, f32)> {
+    let of = |kind: &EventKind| match kind {
+        EventKind::Logprobs { of_prompt, tokens } if *of_prompt == prompt => {
+            Some((tokens.iter().map(|token| token.id).collect(), tokens.first().map_or(0.0, |token| token.logprob)))
+        }
+        _ => None,
+    };
+    events.iter().filter_map(of).collect()
+}
+
+/// The log probabilities of the letter that the model has in mind, and of any other.
+fn likely() -> (f32, f32) {
+    let sum = (10f64.exp() + 27.0).ln();
+    ((10.0 - sum) as f32, -sum as f32)
+}
+
+#[test]
+fn token_ids_are_a_prompt_and_must_be_in_the_vocabulary() {
+    let ask = |json: &str| {
+        let mut engine = engine(Limits::default());
+        let mut events = Vec::new();
+        engine.submit(1, Request::from_json(json.as_bytes()).expect("valid"), 0, &mut events);
+        finish(&mut engine, events).remove(&1).expect("events")
+    };
+    let events = ask(r#"{"prompt_ids":[3,26,0],"temperature":0,"max_tokens":2}"#);
+    assert_eq!((text(&events).as_str(), end(&events).2), ("bc", 3));
+    for (field, ids) in [
+        ("prompt_ids", "[0,28]"),
+        ("stop_token_ids", "[28]"),
+        ("logit_bias", "[[28,1]]"),
+        ("allowed_token_ids", "[0,4000000000]"),
+        ("banned_token_ids", "[28]"),
+    ] {
+        let prompt = if field == "prompt_ids" { "" } else { r#""prompt":["a"],"# };
+        let events = ask(&format!("{{{prompt}\"{field}\":{ids}}}"));
+        let error = failure(&events);
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+        assert!(error.to_string().starts_with(field) && error.to_string().contains("below 28"), "{error}");
+    }
+    assert_eq!(failure(&ask(r#"{"prompt_ids":[]}"#)).kind(), ErrorKind::InvalidRequest);
+}
+
+#[test]
+fn a_stop_token_ends_the_reply_unseen() {
+    let events = run("a", r#","stop_token_ids":[3],"ignore_eos":true"#);
+    assert_eq!((text(&events).as_str(), end(&events)), ("bc", (FinishReason::Stop, None, 1, 3)));
+}
+
+#[test]
+fn end_and_stop_tokens_wait_for_the_least_number_of_tokens() {
+    // Where the end is ruled out, all others are alike and the first letter comes.
+    let events = run("x", r#","min_tokens":4,"stop_token_ids":[2]"#);
+    assert_eq!((text(&events).as_str(), end(&events)), ("yzab", (FinishReason::Stop, None, 1, 5)));
+    let events = run("x", r#","min_tokens":9,"max_tokens":3"#);
+    assert_eq!((text(&events).as_str(), end(&events).0), ("yza", FinishReason::Length));
+}
+
+#[test]
+fn a_bad_word_never_comes_about() {
+    let events = run("a", r#","bad_words":["cd","x","ab"],"max_tokens":6"#);
+    // After "bc" no d, so the first letter; after "a" no b, so the first letter again.
+    assert_eq!(text(&events), "bcaaaa");
+    let events = run("a", r#","bad_words":["b"],"allowed_token_ids":[1]"#);
+    assert_eq!(failure(&events).kind(), ErrorKind::InvalidRequest);
+}
+
+#[test]
+fn dry_sees_prompt_and_reply_and_stops_at_breakers() {
+    for (rest, want) in [
+        ("", "b"),
+        (r#","dry_multiplier":10"#, "a"),
+        (r#","dry_multiplier":10,"dry_sequence_breakers":["ca"]"#, "b"),
+        (r#","dry_multiplier":10,"dry_sequence_breakers":["xy"]"#, "a"),
+        (r#","dry_multiplier":10,"dry_penalty_last_n":3"#, "b"),
+    ] {
+        assert_eq!(text(&run("bcabca", &format!(r#","max_tokens":1{rest}"#))), want, "{rest}");
+    }
+}
+
+#[test]
+fn probabilities_are_told_before_the_text_that_their_tokens_make_up() {
+    let events = run("a", r#","logprobs":2,"max_tokens":3"#);
+    assert_eq!(told(&events, false), [1, 2, 3].map(|id| (vec![id, id, 0], likely().0)));
+    let shape: String = events
+        .iter()
+        .map(|kind| match kind {
+            EventKind::Logprobs { .. } => 'p',
+            EventKind::Text { .. } => 't',
+            _ => '.',
+        })
+        .collect();
+    assert_eq!(shape, ".ptptpt.");
+}
+
+#[test]
+fn tokens_that_a_stop_text_cuts_off_are_not_told_of() {
+    let events = run("a", r#","logprobs":0,"stop":["fgh","zzz"]"#);
+    assert_eq!(told(&events, false).into_iter().map(|(ids, _)| ids).collect::<Vec<_>>(), [[1], [2], [3], [4]]);
+    let held = run("a", r#","logprobs":0,"stop":["efx"],"max_tokens":5"#);
+    assert_eq!((told(&held, false).len(), text(&held).as_str()), (5, "bcdef"));
+}
+
+#[test]
+fn a_token_without_text_is_told_of_with_an_empty_one() {
+    let events = run("y", r#","logprobs":0,"ignore_eos":true,"max_tokens":2"#);
+    assert_eq!(told(&events, false), [(vec![25], likely().0), (vec![END], likely().0)]);
+    assert!(matches!(&events[4], EventKind::Text { text, completion_tokens: 2 } if text.is_empty()), "{events:?}");
+}
+
+#[test]
+fn bias_and_filters_do_not_change_what_is_told() {
+    let events = run("a", r#","logprobs":1,"max_tokens":1,"logit_bias":[[5,100]],"top_k":1"#);
+    assert_eq!(told(&events, false), [(vec![5, 1], likely().1)]);
+}
+
+#[test]
+fn the_prompt_is_told_of_token_by_token() {
+    let prompt = "abcx".to_owned() + &"ab".repeat(PREFILL_CHUNK);
+    let events = run(&prompt, r#","prompt_logprobs":1,"max_tokens":1"#);
+    let all = told(&events, true);
+    assert_eq!(all.len(), prompt.len());
+    let (expected, other) = likely();
+    let start = [(vec![], 0.0), (vec![1, 1], expected), (vec![2, 2], expected), (vec![23, 3], other)];
+    assert_eq!(all[..4], start);
+    assert!(all[5..].iter().step_by(2).all(|one| *one == (vec![1, 1], expected)));
+    assert_eq!((told(&events, false).len(), text(&events).as_str()), (0, "c"));
+    // A reply without text still has a text event to carry them.
+    let events = run("az", r#","prompt_logprobs":0"#);
+    assert!(matches!(&events[3], EventKind::Text { text, .. } if text.is_empty()), "{events:?}");
 }
 
 proptest! {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::engine::{Event, EventKind, MAX_TOKEN_BYTES, MAX_TOP, TokenLogprob};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tiny-llama2.gguf");
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -215,4 +216,12 @@ fn a_cancelled_reply_says_so_and_others_go_on() {
 fn a_panic_becomes_a_code_and_a_sentence() {
     assert_eq!(export(0, || panic!("on purpose")), ErrorKind::Internal.code());
     assert!(last_error(0).contains("on purpose"), "{}", last_error(0));
+}
+
+#[test]
+fn the_longest_tokens_and_all_their_rivals_fit_into_the_smallest_buffer() {
+    let token = TokenLogprob { id: 1, logprob: -1.0, bytes: vec![0; MAX_TOKEN_BYTES] };
+    let kind = EventKind::Logprobs { of_prompt: true, tokens: vec![token; MAX_TOP + 1] };
+    let mut bytes = Vec::new();
+    assert!(records::append(&HostEvent::Request(Event { request: 1, kind }), &mut bytes, MIN_WAIT_BUFFER));
 }

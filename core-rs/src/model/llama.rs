@@ -80,6 +80,11 @@ impl Llama {
         self.run(tokens, cache, |x| self.output.forward(&self.normed(&x.narrow(0, tokens.len() - 1, 1)?)?))
     }
 
+    /// The same with the logits that follow each of them, `n_vocab` for one token after another.
+    pub fn forward_all(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+        self.run(tokens, cache, |x| self.output.forward(&self.normed(x)?))
+    }
+
     /// Appends `tokens` to the cache and returns the hidden states that logits are made of, `n_embd` for each token.
     ///
     /// After an error the cache holds what it held before.

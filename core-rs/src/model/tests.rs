@@ -272,6 +272,17 @@ fn portions_do_not_matter() {
 }
 
 #[test]
+fn logits_of_all_tokens_are_those_of_each() {
+    let model = Seeded::new(&config(), GgmlDType::Q4_1).model(&config());
+    let (mut cache, mut one) = (model.new_cache(), model.new_cache());
+    let each: Vec<f32> = TOKENS.iter().flat_map(|&token| model.forward(&[token], &mut one).unwrap()).collect();
+    let (head, tail) = TOKENS.split_at(3);
+    let all = [model.forward_all(head, &mut cache).unwrap(), model.forward_all(tail, &mut cache).unwrap()].concat();
+    assert_eq!(all, each);
+    assert!(model.forward_all(&[], &mut cache).is_err());
+}
+
+#[test]
 fn truncating_forgets() {
     let model = Seeded::new(&config(), GgmlDType::Q4_1).model(&config());
     let mut cache = model.new_cache();

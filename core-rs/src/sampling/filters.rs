@@ -15,6 +15,9 @@ pub(super) struct Candidates {
     sorted: bool,
 }
 
+/// Below this temperature, which is as good as greedy, quotients may be too large for a number.
+const COLDEST: f32 = 1e-6;
+
 fn order(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id))
 }
@@ -121,7 +124,10 @@ impl Candidates {
         let mean = weights().sum::<f32>() / count;
         let sigma = (weights().map(|w| (w - mean) * (w - mean)).sum::<f32>() / count).sqrt();
         let threshold = weights().fold(f32::NEG_INFINITY, f32::max) - n * sigma;
-        self.list.retain(|c| c.weight >= threshold);
+        // Logits near the largest number have no deviation that is one.
+        if threshold.is_finite() {
+            self.list.retain(|c| c.weight >= threshold);
+        }
     }
 
     /// Drop all but the last of those whose probability is at least `threshold` (Exclude Top Choices).
@@ -139,7 +145,7 @@ impl Candidates {
             let share = entropy(&self.softmax()) / (self.list.len() as f32).ln();
             temperature = low + (temperature + range - low) * share.powf(exponent);
         }
-        if temperature > 0.0 {
+        if temperature >= COLDEST {
             self.list.iter_mut().for_each(|c| c.weight /= temperature);
         } else {
             self.sorted();
@@ -263,6 +269,9 @@ mod tests {
         let mut c = candidates(&[(0, 4f32.ln()), (1, 0.0)]);
         c.temperature(1.0, 0.5, 2.0);
         assert!((c.list[0].weight - 4f32.ln() / 1.0212).abs() < 1e-4, "{c:?}");
+        let mut c = candidates(&[(0, 1.0), (1, 2.0)]);
+        c.temperature(1e-40, 0.0, 1.0);
+        assert_eq!((c.list.len(), c.list[0].id), (1, 1));
         // Nothing to choose from leaves the temperature alone; a temperature of nothing leaves one.
         let mut c = candidates(&[(0, 3.0)]);
         c.temperature(2.0, 0.5, 1.0);

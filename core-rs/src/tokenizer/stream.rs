@@ -36,6 +36,11 @@ impl StreamDecoder {
         Ok(self.take_certain())
     }
 
+    /// Whether the beginning of a character waits for its end.
+    pub fn is_waiting(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// What is left when no more ids come: an incomplete character becomes U+FFFD.
     #[must_use]
     pub fn finish(&mut self) -> String {
