@@ -5,6 +5,7 @@ import { selectTemplate } from "../chat/mod.ts";
 import type { GenerateRequest } from "../engine/engine.ts";
 import { FakeEngine } from "../engine/fake.ts";
 import { type AppOptions, createApp, MAX_URL_LENGTH } from "./app.ts";
+import { KeyRing, newKey, parseKeys } from "./keys.ts";
 import { done, events, plainTemplate, postRequest, said, testApp } from "./test_support.ts";
 
 /** An application whose engine checks what reaches it, as the real ones do. */
@@ -343,6 +344,32 @@ Deno.test("pages elsewhere cannot upgrade to a WebSocket, under whatever name th
   assert.deepEqual([origin.status, (await origin.json()).error.code], [403, "origin_not_allowed"]);
   const rebound = await upgrade({ host: "evil.test", origin: "http://evil.test" });
   assert.deepEqual([rebound.status, (await rebound.json()).error.code], [403, "host_not_allowed"]);
+});
+
+Deno.test("what one key keeps is to another as if it were not there, to the letter", async () => {
+  const [alice, bob] = [await newKey({ name: "alice" }), await newKey({ name: "bob" })];
+  const { app } = strictApp({ keys: new KeyRing(parseKeys(`${alice.line}\n${bob.line}`)) });
+  const ask = async (key: string, path: string, method = "GET", body?: unknown) => {
+    const headers = { "x-api-key": key, "x-request-id": "r", "content-type": "application/json" };
+    const init = { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
+    const response = await app.request(path, init);
+    return { status: response.status, text: await response.text() };
+  };
+  const kept = { "/v1/responses": { model: "m", input: "hi" }, "/v1/conversations": {} };
+  for (const [path, body] of Object.entries(kept)) {
+    const { id } = JSON.parse((await ask(alice.key, path, "POST", body)).text);
+    assert.equal((await ask(alice.key, `${path}/${id}`)).status, 200);
+    const unknown = id.replace(/.$/, (last: string) => last === "0" ? "1" : "0");
+    for (const method of ["GET", "DELETE"]) {
+      const [others, nobodys] = [
+        await ask(bob.key, `${path}/${id}`, method),
+        await ask(bob.key, `${path}/${unknown}`, method),
+      ];
+      assert.equal(others.status, 404);
+      assert.equal(others.text.replaceAll(id, "ID"), nobodys.text.replaceAll(unknown, "ID"));
+    }
+    assert.equal((await ask(alice.key, `${path}/${id}`)).status, 200, "and is still there");
+  }
 });
 
 Deno.test("a URL longer than ids and parameters need is 414", async () => {
