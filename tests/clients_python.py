@@ -106,6 +106,41 @@ def completions(client):
     assert "".join(chunk.choices[0].text for chunk in stream) == "a b"
 
 
+def responses(client):
+    asked = {"model": "fake", "input": "one two three"}
+    whole = client.responses.create(**asked, instructions="be brief", max_output_tokens=50)
+    assert (whole.output_text, whole.status) == ("one two three", "completed"), whole
+    assert client.responses.retrieve(whole.id).output_text == "one two three"
+    with client.responses.stream(**asked) as stream:
+        events = list(stream)
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert (text, events[-1].type) == ("one two three", "response.completed"), events
+    assert [event.sequence_number for event in events] == list(range(len(events))), events
+    assert stream.get_final_response().output_text == "one two three"
+
+
+def responses_continued(client):
+    first = client.responses.create(model="fake", input="one")
+    second = client.responses.create(model="fake", input="two", previous_response_id=first.id)
+    assert second.output_text == "two" and second.usage.input_tokens > first.usage.input_tokens, second
+    items = client.responses.input_items.list(second.id, order="asc").data
+    assert items[-1].content[0].text == "two", items
+    client.responses.delete(first.id)
+    refused(openai.NotFoundError, client.responses.retrieve, first.id)
+
+
+def conversations(client):
+    said = {"type": "message", "role": "user", "content": "one"}
+    kept = client.conversations.create(items=[said], metadata={"topic": "numbers"})
+    assert client.conversations.retrieve(kept.id).metadata == {"topic": "numbers"}
+    client.conversations.items.create(kept.id, items=[{**said, "content": "two"}])
+    items = client.conversations.items.list(kept.id, order="asc").data
+    assert [item.content[0].text for item in items] == ["one", "two"], items
+    assert client.conversations.update(kept.id, metadata={"topic": "more"}).metadata == {"topic": "more"}
+    assert client.conversations.delete(kept.id).deleted
+    refused(openai.NotFoundError, client.conversations.retrieve, kept.id)
+
+
 def models(client):
     assert [model.id for model in client.models.list()] == ["fake"]
     assert client.models.retrieve("fake").id == "fake"
@@ -131,18 +166,19 @@ def conversations(client):
 
 def refusals(client):
     for stream in (False, True):
-        refused = {
-            openai.NotFoundError: {"model": "gpt-5"},
-            openai.BadRequestError: {"temperature": 3},
-        }
-        for kind, fields in refused.items():
-            try:
-                client.chat.completions.create(**{**ASKED, **fields}, stream=stream)
-            except kind as error:
-                assert error.param in fields, error
-                assert error.request_id, error
-            else:
-                raise AssertionError(f"expected {kind.__name__}")
+        for kind, fields in {openai.NotFoundError: {"model": "gpt-5"}, openai.BadRequestError: {"temperature": 3}}.items():
+            error = refused(kind, client.chat.completions.create, **{**ASKED, **fields}, stream=stream)
+            assert error.param in fields, error
+            assert error.request_id, error
+
+
+def refused(kind, call, *args, **kwargs):
+    """The error that a call must end with."""
+    try:
+        call(*args, **kwargs)
+    except kind as error:
+        return error
+    raise AssertionError(f"expected {kind.__name__}")
 
 
 def leaving(client):
@@ -161,8 +197,10 @@ CHECKS = [
     tools,
     structured,
     completions,
-    models,
+    responses,
+    responses_continued,
     conversations,
+    models,
     refusals,
     leaving,
 ]

@@ -15,6 +15,8 @@ Deno.test("native engine: describes its model", async () => {
     architecture: "llama",
     contextLength: 512,
     vocabSize: 1024,
+    embeddingLength: 64,
+    constrains: model.constrains,
     parameters: model.parameters,
     quantization: "q8_0",
     chatTemplate: undefined,

@@ -79,7 +79,7 @@ async function readText(reader: ReadableStreamDefaultReader<Uint8Array>, maxByte
   }
 }
 
-/** The connection ends with the response, since the rest of the body would come on it. */
+/** The rest of the body would come on the same connection, so it ends; Deno 2.9.6 leaves that to the client. */
 function tooSlow(timeoutMs: number): ApiError {
   return new ApiError(408, {
     code: "request_timeout",

@@ -13,6 +13,7 @@ import {
   type ItemBody,
   newConversationSchema,
   newItemsSchema,
+  pageSchema,
   parseChangedConversation,
   parseNewConversation,
   parseNewItems,
@@ -56,7 +57,13 @@ export function conversationRoutes(options: ConversationOptions): Route[] {
       handler: changeConversation(options),
     },
     { method: "delete", path: one, summary: "Remove a conversation", handler: deleteConversation(options) },
-    { method: "get", path: items, summary: "The items of a conversation, in pages", handler: listItems(options) },
+    {
+      method: "get",
+      path: items,
+      summary: "The items of a conversation, in pages",
+      query: pageSchema,
+      handler: listItems(options),
+    },
     {
       method: "post",
       path: items,

@@ -146,21 +146,21 @@ Deno.test("whatever a body is, it never makes the server fail", async () => {
   }
 });
 
-Deno.test("a hundred thousand brackets are refused or passed on, and quickly", async () => {
+Deno.test("a hundred thousand brackets are refused wherever they are", async () => {
   const deep = "[".repeat(100_000) + "]".repeat(100_000);
-  const { app } = testApp(events(done()));
-  const tool = (parameters: string) => `[{"type":"function","function":{"name":"f","parameters":${parameters}}}]`;
-  const bodies: Record<string, number> = {
-    [`"tools":${tool(`{"a":${deep}}`)}`]: 400,
-    [`"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"a":${deep}}}}`]: 400,
-    [`"chat_template_kwargs":{"a":${deep}}`]: 400,
-    [`"messages":${deep}`]: 400,
-    [`"metadata":${deep}`]: 200,
-  };
-  for (const [field, status] of Object.entries(bodies)) {
+  const { app, engine } = testApp(events(done()));
+  const fields = [
+    `"tools":[{"type":"function","function":{"name":"f","parameters":{"a":${deep}}}}]`,
+    `"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"a":${deep}}}}`,
+    `"chat_template_kwargs":{"a":${deep}}`,
+    `"messages":${deep}`,
+    `"metadata":${deep}`,
+  ];
+  for (const field of fields) {
     const body = `{"model":"org/model","messages":[{"role":"user","content":"hi"}],${field}}`;
     const response = await app.request(chatRequest({}, { body }));
-    assert.equal(response.status, status, field.slice(0, 40));
+    assert.equal(response.status, 400, field.slice(0, 40));
     await response.body?.cancel();
   }
+  assert.deepEqual(engine.calls, []);
 });

@@ -17,6 +17,7 @@ import type { DoneEvent } from "../engine/engine.ts";
 import {
   check,
   integerText,
+  pageSchema,
   parsePageQuery,
   parseResponseRequest,
   responseDeleted,
@@ -75,12 +76,19 @@ export function responseRoutes(service: Service, responses: Responses, options: 
       method: "get",
       path: one,
       summary: "A response as it stands, or its events",
+      query: watchSchema,
       replies: "text/event-stream",
       handler: getResponse(responses, options),
     },
     { method: "delete", path: one, summary: "Take a response away", handler: deleteResponse(responses) },
     { method: "post", path: `${one}/cancel`, summary: "End one of the background", handler: cancelResponse(responses) },
-    { method: "get", path: `${one}/input_items`, summary: "What was handed in", handler: listInput(responses) },
+    {
+      method: "get",
+      path: `${one}/input_items`,
+      summary: "What was handed in",
+      query: pageSchema,
+      handler: listInput(responses),
+    },
   ];
 }
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import OpenAI, { APIError, BadRequestError, NotFoundError } from "openai";
 import type { ResponsesServerEvent } from "openai/resources/responses/responses";
-import { ResponsesSocket } from "../../tests/responses_socket.ts";
+import { ResponsesWS } from "openai/resources/responses/ws";
 import { type Served, serveFake, until } from "../../tests/served.ts";
 import type { FakeOptions } from "../engine/fake.ts";
 import type { AppOptions } from "./app.ts";
@@ -132,11 +132,11 @@ type Numbered = ResponsesServerEvent & { sequence_number: number; response_id: s
 class Client implements Disposable {
   readonly events: ResponsesServerEvent[] = [];
   readonly errors: string[] = [];
-  readonly socket: ResponsesSocket;
+  readonly socket: ResponsesWS;
   closed: number | undefined;
 
   constructor(client: OpenAI) {
-    this.socket = new ResponsesSocket(client);
+    this.socket = new ResponsesWS(client);
     this.socket.on("event", (event) => this.events.push(event));
     this.socket.on("error", (error) => this.errors.push(error.message));
     this.socket.on("close", (code) => this.closed = code);

@@ -263,6 +263,7 @@ export class ResponsesSession {
   #create(frame: CreateFrame): void {
     const { service, limits: { maxResponses, maxRequests } } = this.#options;
     if (service.closing.aborted) throw stopping();
+    service.limits.request(this.#caller!);
     if (frame.request.model !== undefined) service.requireModel(frame.request.model);
     if (this.#inProgress >= maxResponses) {
       const message = `response.create: expected at most ${maxResponses} responses in progress, got one more`;

@@ -408,6 +408,19 @@ Deno.test("a socket that is used up ends when nothing is in progress, and says t
   assert.deepEqual(old.socket.closed, { code: 1012, reason: "the socket is too old" });
 });
 
+Deno.test("each response of a socket is a request of its key", async () => {
+  const { connect, pass } = server(events(done()));
+  const caller = { id: "key:alice", name: "alice", limits: { requestsPerMinute: 1 } };
+  const { session, socket } = connect({ origin: { requestId: "r", caller } });
+  session.receive(create());
+  session.receive(create());
+  checkError(socket.sent.at(-1), 429, "rate_limit_exceeded", null, /^requests: expected at most 1 in a minute/);
+  await ended(socket, "resp_1");
+  pass(60_000);
+  session.receive(create());
+  await ended(socket, "resp_2");
+});
+
 Deno.test("a silent socket ends, unless a response is in progress", async () => {
   const { script, go } = slowly();
   const { session, socket, pass } = open(script, { idleMs: 100 });

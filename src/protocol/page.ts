@@ -28,15 +28,17 @@ export function integerText(min: number, max: number): z.ZodType<number> {
   return z.string(options).regex(/^-?\d{1,16}$/, options).refine(isIn, options).transform(Number);
 }
 
-const pageSchema = z.object({
+/** What the query of a list may have. */
+export const pageSchema = z.object({
   order: z.enum(["asc", "desc"], wanted('"asc" or "desc"')).default("desc"),
-  limit: integerText(1, MAX_PAGE).default(DEFAULT_PAGE),
+  limit: integerText(1, MAX_PAGE).optional(),
   after: text(1, MAX_ID_LENGTH).optional(),
 });
 
 /** The page that the query of an address asks for; throws `ProtocolError` naming the first field that does not fit. */
 export function parsePageQuery(query: Record<string, string>): PageQuery {
-  return check(pageSchema, query);
+  const { limit = DEFAULT_PAGE, ...page } = check(pageSchema, query);
+  return { limit, ...page };
 }
 
 /** A page of a list. */
