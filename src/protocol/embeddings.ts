@@ -20,6 +20,8 @@ const dimensions = (most: number) => integerIn(1, most).nullish();
 /** What the request must be; `dimensions` is at most the model's own. */
 export const embeddingsSchema = z.object({
   model: text(1, 256),
+  /** Read by `promptReader`. */
+  input: z.unknown().optional(),
   encoding_format: z.enum(["float", "base64"], wanted('"float" or "base64"')).nullish(),
   dimensions: dimensions(Number.MAX_SAFE_INTEGER),
 }, object);
@@ -59,7 +61,7 @@ export const namedEmbeddingsSchema = embeddingsSchema.omit({ model: true });
 export const ollamaEmbedSchema = embeddingsSchema.omit({ encoding_format: true });
 
 /** What the request must be. */
-export const ollamaEmbeddingsSchema = embeddingsSchema.pick({ model: true });
+export const ollamaEmbeddingsSchema = embeddingsSchema.pick({ model: true }).extend({ prompt: z.unknown().optional() });
 
 /** The request of `/api/embed`; as `parseEmbeddingsRequest`. */
 export function parseOllamaEmbed(value: unknown, length: number): EmbeddingsRequest {

@@ -66,7 +66,9 @@ fn a_cancel_between_chunks_ends_it_as_closed() {
         let mut engine = engine(Limits::default());
         let mut events = Vec::new();
         engine.submit(1, request(&"c".repeat(PREFILL_CHUNK + 1), ""), 0, &mut events);
-        (0..steps).for_each(|_| drop(engine.step(&|_| false, &mut events)));
+        for _ in 0..steps {
+            engine.step(&|_| false, &mut events);
+        }
         engine.cancel(1, &mut events);
         let all = finish(&mut engine, events);
         assert_eq!(failure(&all[&1]).kind(), ErrorKind::Closed);
