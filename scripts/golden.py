@@ -3,6 +3,7 @@
 
     golden.py tokens NAME MODEL.gguf         tests/golden/NAME.tokens.json
     golden.py greedy NAME MODEL.gguf         tests/golden/NAME.greedy.json
+    golden.py embed NAME MODEL.gguf          tests/golden/NAME.embed.json
     golden.py llama2 TOKENIZER.model         tests/golden/llama2.tokens.json
     golden.py vicuna TOKENIZER.model         tests/golden/vicuna.tokens.json
 
@@ -49,7 +50,7 @@ L.llama_backend_init()
 class Oracle:
     """A model in llama.cpp, set up so that its arithmetic is the plain one: KV cache in f32, no flash attention."""
 
-    def __init__(self, path, vocab_only=False):
+    def __init__(self, path, vocab_only=False, pooling=None):
         params = L.llama_model_default_params()
         params.vocab_only, params.n_gpu_layers, params.use_extra_bufts = vocab_only, 0, False
         self.model = L.llama_model_load_from_file(str(path).encode(), params)
@@ -57,14 +58,16 @@ class Oracle:
             raise SystemExit(f"llama.cpp cannot load {path}")
         self.vocab = L.llama_model_get_vocab(self.model)
         self.n_vocab = L.llama_vocab_n_tokens(self.vocab)
-        self.context = None if vocab_only else self._new_context()
+        self.context = None if vocab_only else self._new_context(pooling)
 
-    def _new_context(self):
+    def _new_context(self, pooling):
         params = L.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = N_BATCH, N_BATCH, N_BATCH
         params.n_threads = params.n_threads_batch = 1  # waiting threads spin: more are slower on a busy machine
         params.type_k = params.type_v = 0  # GGML_TYPE_F32
         params.flash_attn_type = 0  # disabled
+        if pooling is not None:
+            params.embeddings, params.pooling_type = True, pooling
         return L.llama_init_from_model(self.model, params)
 
     def encode(self, text, parse_special=True):
@@ -88,11 +91,22 @@ class Oracle:
     def forget(self):
         L.llama_memory_clear(L.llama_get_memory(self.context), True)
 
-    def logits(self, ids):
-        """Append `ids` to the cache; f32 logits [n_vocab] of the last one."""
+    def decode(self, ids):
         tokens = (ctypes.c_int32 * len(ids))(*ids)
         if L.llama_decode(self.context, L.llama_batch_get_one(tokens, len(ids))) != 0:
             raise SystemExit(f"llama_decode failed on {len(ids)} ids")
+
+    def embed(self, ids):
+        """The pooled f32 vector [n_embd] of `ids` alone, at length 1."""
+        self.forget()
+        self.decode(ids)
+        n_embd = L.llama_model_n_embd(self.model)
+        vector = np.ctypeslib.as_array(L.llama_get_embeddings_seq(self.context, 0), (n_embd,)).copy()
+        return vector / np.linalg.norm(vector)
+
+    def logits(self, ids):
+        """Append `ids` to the cache; f32 logits [n_vocab] of the last one."""
+        self.decode(ids)
         return np.ctypeslib.as_array(L.llama_get_logits_ith(self.context, -1), (self.n_vocab,)).copy()
 
 
@@ -292,6 +306,27 @@ def write_greedy(name, path, oracle, weights):
     save(f"{name}.greedy.json", data, "near_ties", "prompts")
 
 
+def make_embed(name, path):
+    """Pooled vectors of the prompts, in one batch each."""
+    data = head(f"embed {name} {Path(path).name}", {}, path)
+    data["settings"] = {"kv_cache": "f32", "flash_attention": False, "prefill": "one batch"}
+    data["tolerance"] = {
+        "cosine": 0.001,
+        "why": "1 minus the cosine of an angle. Quantised weights round activations to 8 bits, which moves single numbers"
+               " far more than the direction."}
+    data["about"] = (
+        "Per prompt: its text, and llama_get_embeddings_seq at length 1 for LLAMA_POOLING_TYPE_MEAN and _LAST, rounded to"
+        " four decimals.")
+    pooled = {
+        how: Oracle(path, pooling=getattr(L, f"LLAMA_POOLING_TYPE_{how.upper()}")) for how in ("mean", "last")}
+    rounded = lambda vector: [round(float(value), 4) for value in vector]
+    data["prompts"] = [
+        {"name": p["name"], "text": p["text"]}
+        | {how: rounded(oracle.embed(oracle.encode(p["text"]))) for how, oracle in pooled.items()}
+        for p in TEXTS["prompts"][name]]
+    save(f"{name}.embed.json", data, "prompts")
+
+
 def visible(text):
     """JSON with letters as they are and every character that does not show (joiners, marks, controls) escaped."""
     hidden = re.compile(r"[^ -~]")
@@ -320,6 +355,9 @@ def main():
     steps = kinds.add_parser("greedy", help="64 greedy tokens of each prompt")
     steps.add_argument("name", choices=TOLERANCES)
     steps.add_argument("model")
+    vectors = kinds.add_parser("embed", help="vectors of the prompts")
+    vectors.add_argument("name", choices=TEXTS["prompts"])
+    vectors.add_argument("model")
     kinds.add_parser("llama2", help="ids of the texts with Llama-2's own vocabulary").add_argument("tokenizer")
     kinds.add_parser("vicuna", help="ids of whole prompts with that vocabulary").add_argument("tokenizer")
     a = parser.parse_args()
@@ -327,6 +365,8 @@ def main():
         make_tokens(a.name, a.model)
     elif a.kind == "greedy":
         make_greedy(a.name, a.model)
+    elif a.kind == "embed":
+        make_embed(a.name, a.model)
     elif a.kind == "llama2":
         make_llama2(a.tokenizer)
     else:

@@ -8,6 +8,7 @@
 //! loop: n = llamero_wait(id, buffer)    one outstanding wait per engine, on any thread; see `records` for the layout
 //! llamero_describe(id, buffer)          after the ready record: the model's description as JSON
 //! r = llamero_submit(id, json)          returns at once; the reply's records carry r
+//! r = llamero_embed(id, json)           the same for a text as a vector
 //! llamero_cancel(id, r)                 returns at once; a done record follows
 //! llamero_close(id)                     joins the thread; a waiting llamero_wait returns `closed`
 //!
@@ -24,7 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::engine::Request;
+use crate::engine::{Ask, EmbedRequest, MAX_EMBEDDING, Request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::{Host, HostConfig, Task, TaskConfig, panic_text};
 use crate::records::{self, HostEvent};
@@ -34,7 +35,9 @@ pub const ABI_VERSION: u32 = 3;
 /// Most engines and tasks open at once in one process.
 pub const MAX_ENGINES: usize = 64;
 /// Smallest buffer that `llamero_wait` accepts: every record fits.
-pub const MIN_WAIT_BUFFER: usize = 64 << 10;
+pub const MIN_WAIT_BUFFER: usize = 256 << 10;
+
+const _: () = assert!(MAX_EMBEDDING * size_of::<f32>() < MIN_WAIT_BUFFER - 1024);
 
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
 
@@ -211,10 +214,27 @@ pub unsafe extern "C" fn llamero_describe(engine: i32, out: *mut u8, capacity: u
 /// `request` must be valid for reads of `len` bytes during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llamero_submit(engine: i32, request: *const u8, len: usize) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { submit(engine, request, len, |json| Ok(Request::from_json(json)?.into())) }
+}
+
+/// Hand in a text that is to become a vector (`EmbedRequest::from_json`); returns its id above 0 at once.
+///
+/// # Safety
+/// `request` must be valid for reads of `len` bytes during the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llamero_embed(engine: i32, request: *const u8, len: usize) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { submit(engine, request, len, |json| Ok(EmbedRequest::from_json(json)?.into())) }
+}
+
+/// # Safety
+/// `request` must be valid for reads of `len` bytes during the call.
+unsafe fn submit(engine: i32, request: *const u8, len: usize, read: fn(&[u8]) -> Result<Ask>) -> i32 {
     export(engine, || {
         // SAFETY: the caller's promise.
-        let request = Request::from_json(unsafe { input(request, len) }?)?;
-        Ok(Registry::host(engine)?.submit(request)? as usize)
+        let ask = read(unsafe { input(request, len) }?)?;
+        Ok(Registry::host(engine)?.submit(ask)? as usize)
     })
 }
 

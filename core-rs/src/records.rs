@@ -17,6 +17,7 @@
 //! | 7 started | u32 prompt tokens |
 //! | 8 logprobs | of a token of the reply, before the text record that it belongs to: entries as below |
 //! | 9 prompt logprobs | of a token of the prompt, before the first text record: entries, none for the first token |
+//! | 10 embedding | u32 prompt tokens, then f32 numbers |
 //!
 //! An entry is `u32 id, f32 log probability, u32 length, bytes of the token`; the token comes first, then the most probable
 //! ones in its place.
@@ -123,6 +124,10 @@ fn encode_kind(kind: &EventKind) -> (u32, Vec<u8>) {
             (5, json(&Done { reason: *reason, stop, usage: *usage, timings: *timings }).into_bytes())
         }
         EventKind::Failed(error) => (6, failure(error).into_bytes()),
+        EventKind::Embedding { values, prompt_tokens } => {
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+            (10, (*prompt_tokens as u32).to_le_bytes().into_iter().chain(bytes).collect())
+        }
         EventKind::Logprobs { of_prompt, tokens } => {
             let mut bytes = Vec::new();
             for TokenLogprob { id, logprob, bytes: token } in tokens {

@@ -7,6 +7,7 @@
 //! loop: engine.push(chunk)              the file in order, in chunks of any size; nothing is kept twice
 //! json = engine.finish()                the model's description
 //! r = engine.submit(json)               the reply's records carry r
+//! r = engine.embed(json)                the same for a text as a vector
 //! loop: while engine.step()             a bounded piece of work each; events in between
 //!         engine.events()               see `records` for the layout
 //! engine.cancel(r)                      a done record follows
@@ -19,7 +20,7 @@
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::wasm_bindgen;
 
-use crate::engine::Request;
+use crate::engine::{EmbedRequest, Request};
 use crate::error::{Error, Result};
 use crate::platform::{self, Stepped};
 use crate::records;
@@ -73,6 +74,11 @@ impl WasmEngine {
     /// Hands in a request in JSON; returns its id above 0.
     pub fn submit(&mut self, request_json: &str) -> Thrown<u32> {
         thrown(Request::from_json(request_json.as_bytes()).and_then(|request| self.0.submit(request)))
+    }
+
+    /// Hands in a text that is to become a vector, in JSON; returns its id above 0.
+    pub fn embed(&mut self, request_json: &str) -> Thrown<u32> {
+        thrown(EmbedRequest::from_json(request_json.as_bytes()).and_then(|request| self.0.submit(request)))
     }
 
     /// Ends a request; its done record follows. A request that has ended already is left alone.

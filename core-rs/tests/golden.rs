@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use llamero::engine::{EmbedRequest, Engine, EventKind, Limits};
 use llamero::formats::gguf::{GgmlType, Gguf, Value};
 use llamero::load::{Loaded, config, vocab};
 use llamero::model::{Llama, TensorSource};
@@ -167,6 +168,65 @@ fn check_prefill(model: &Llama, golden: &Greedy) {
     for &(id, want) in top {
         let got = logits[id as usize];
         assert!((got - want).abs() <= golden.tolerance.logit, "{name}, id {id}: expected {want}, got {got}");
+    }
+}
+
+#[derive(Deserialize)]
+struct Embeddings {
+    tolerance: EmbeddingTolerance,
+    prompts: Vec<Vectors>,
+}
+
+#[derive(Deserialize)]
+struct EmbeddingTolerance {
+    cosine: f64,
+}
+
+#[derive(Deserialize)]
+struct Vectors {
+    name: String,
+    text: String,
+    mean: Vec<f64>,
+    last: Vec<f64>,
+}
+
+fn check_embeddings(loaded: Loaded, file: &str) {
+    let Embeddings { tolerance, prompts } = golden(file);
+    assert_eq!(prompts.len(), 8);
+    let mut engine = Engine::new(loaded.model, loaded.tokenizer, Limits::default(), || 0.0);
+    let mut worst = 0f64;
+    for (prompt, (pooling, want)) in prompts.iter().flat_map(|p| [(p, ("mean", &p.mean)), (p, ("last", &p.last))]) {
+        let got = embed(&mut engine, &prompt.text, pooling);
+        assert_eq!(got.len(), want.len());
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        assert!((dot(&got, &got) - 1.0).abs() < 1e-5, "{} {pooling}: not of length 1", prompt.name);
+        let distance = 1.0 - dot(&got, want) / dot(want, want).sqrt();
+        assert!(distance <= tolerance.cosine, "{} {pooling}: {distance} from llama.cpp's", prompt.name);
+        worst = worst.max(distance);
+    }
+    eprintln!("{file}: cosine distances up to {worst}");
+}
+
+fn embed(engine: &mut Engine<Llama>, text: &str, pooling: &str) -> Vec<f64> {
+    let request = serde_json::json!({ "prompt": [text], "pooling": pooling }).to_string();
+    let mut events = Vec::new();
+    engine.submit(1, EmbedRequest::from_json(request.as_bytes()).expect("a request"), 0, &mut events);
+    while engine.step(&|_| false, &mut events) {}
+    match events.pop().expect("events").kind {
+        EventKind::Embedding { values, .. } => values.into_iter().map(f64::from).collect(),
+        other => panic!("expected a vector, got {other:?}"),
+    }
+}
+
+#[test]
+fn tiny_llama2_embeddings_are_those_of_llama_cpp() {
+    check_embeddings(tiny(), "tiny-llama2.embed.json");
+}
+
+#[test]
+fn smollm2_embeddings_are_those_of_llama_cpp() {
+    if let Some(path) = smollm2() {
+        check_embeddings(open(&path), "smollm2.embed.json");
     }
 }
 

@@ -30,6 +30,7 @@ import { conversationRoutes } from "./conversations.ts";
 import { type ApiEnv, mount, openApiDocument, type Route } from "./route.ts";
 import { docsRoutes } from "./docs.ts";
 import { errorBody } from "./dialects.ts";
+import { embeddingRoutes } from "./embeddings.ts";
 import { ApiError } from "./errors.ts";
 import { generateRoutes } from "./generate.ts";
 import { guard, type GuardOptions } from "./guard.ts";
@@ -127,6 +128,7 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
     ...chatRoutes(service, limits),
     ...completionRoutes(service, limits),
     ...anthropicRoutes(service, limits),
+    ...embeddingRoutes(service, limits),
     ...tokenRoutes(service, limits),
     ...ollamaRoutes(service, limits),
     ...generateRoutes(service, limits),

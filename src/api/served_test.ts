@@ -79,6 +79,22 @@ Deno.test("OpenAI's client: a failure inside a stream is thrown where it is read
   }, (error) => error instanceof APIError && error.code === "closed");
 });
 
+Deno.test("OpenAI's client: embeddings, which it asks for as bytes", async () => {
+  await using served = serve();
+  const { embeddings } = served.client;
+  const input = ["one", "two"];
+  const reply = await embeddings.create({ model: "fake", input });
+  assert.deepEqual([reply.object, reply.model, reply.usage.prompt_tokens], ["list", "fake", 8]);
+  const vectors = await Promise.all(input.map((text) => served.engine.embed({ prompt: [text] })));
+  assert.deepEqual(
+    reply.data.map(({ embedding }) => Float32Array.from(embedding)),
+    vectors.map(({ values }) => values),
+  );
+  const floats = await embeddings.create({ model: "fake", input: "one", encoding_format: "float", dimensions: 3 });
+  assert.equal(floats.data[0]!.embedding.length, 3);
+  await assert.rejects(embeddings.create({ model: "fake", input: "" }), BadRequestError);
+});
+
 const tools = [{
   type: "function" as const,
   function: { name: "weather", parameters: { type: "object", properties: { city: { type: "string" } } } },
@@ -297,6 +313,18 @@ Deno.test("Ollama's client: whole, and what is said of the model", async () => {
   assert.deepEqual((await client.list()).models.map(({ name }) => name), ["fake"]);
   assert.deepEqual((await client.show({ model: "fake" })).capabilities, ["completion", "tools"]);
   assert.match((await client.version()).version, /^\d+\.\d+\.\d+/);
+});
+
+Deno.test("Ollama's client: vectors", async () => {
+  await using served = serve();
+  const client = ollama(served);
+  const { embeddings, prompt_eval_count } = await client.embed({
+    model: "fake",
+    input: ["one", "two"],
+    truncate: true,
+  });
+  assert.deepEqual([embeddings.length, embeddings[0]!.length, prompt_eval_count], [2, 8, 8]);
+  assert.deepEqual((await client.embeddings({ model: "fake", prompt: "one" })).embedding, embeddings[0]);
 });
 
 Deno.test("Ollama's client: streamed", async () => {

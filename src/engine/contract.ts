@@ -12,6 +12,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import {
   type ChosenLogprob,
   type DoneEvent,
+  type EmbedRequest,
   type Engine,
   EngineError,
   type EngineErrorCode,
@@ -70,6 +71,7 @@ export function engineContract(name: string, open: () => Promise<Engine>, option
   choosing(test);
   logprobs(test);
   refusals(test);
+  embeddings(test);
   tokens(test);
   closing(test);
 }
@@ -401,6 +403,75 @@ function refusals(test: Register): void {
   });
 }
 
+function embeddings(test: Register): void {
+  test("makes of equal texts equal vectors of length 1, and of others others", async (engine) => {
+    const [a, again, b] = await Promise.all([0, 0, 1].map((at) => engine.embed({ prompt: [PROMPTS[at]!] })));
+    assert.equal(a!.values.length, engine.model.embeddingLength);
+    assert.ok(Math.abs(Math.hypot(...a!.values) - 1) < 1e-3, `${Math.hypot(...a!.values)}`);
+    assert.deepEqual(a, again);
+    assert.notDeepEqual(a!.values, b!.values);
+    assert.equal(a!.promptTokens, await countTokens(engine, [PROMPTS[0]]));
+  });
+
+  test("pools all tokens or takes the last, of texts or of token ids", async (engine) => {
+    const prompt = [PROMPTS[1]];
+    const mean = await engine.embed({ prompt, pooling: "mean" });
+    assert.deepEqual(await engine.embed({ prompt }), mean);
+    assert.notDeepEqual((await engine.embed({ prompt, pooling: "last" })).values, mean.values);
+    const promptIds = await engine.tokenize(prompt);
+    assert.deepEqual(await engine.embed({ prompt: [], promptIds }), mean);
+  });
+
+  test("embeds beside a reply without changing it", async (engine) => {
+    const alone = await collect(engine, GREEDY);
+    const vector = await engine.embed({ prompt: [PROMPTS[1]] });
+    const together = await Promise.all([collect(engine, GREEDY), engine.embed({ prompt: [PROMPTS[1]] })]);
+    assert.deepEqual([together[0].text, together[1]], [alone.text, vector]);
+  });
+
+  test("ends an embedding that is aborted, before or in it, as closed", async (engine) => {
+    const prompt = [await promptOfLength(engine, engine.model.contextLength - 1)];
+    const controller = new AbortController();
+    const running = engine.embed({ prompt }, { signal: controller.signal });
+    queueMicrotask(() => controller.abort());
+    await assert.rejects(running, isError("closed"));
+    await assert.rejects(engine.embed({ prompt }, { signal: AbortSignal.abort() }), isError("closed"));
+    await idle(engine);
+    await serves(engine);
+  });
+
+  test("embeds a text that fills the context, and refuses more", async (engine) => {
+    const { contextLength } = engine.model;
+    const most = await promptOfLength(engine, contextLength);
+    const { promptTokens } = await engine.embed({ prompt: [most] });
+    assert.ok(promptTokens > contextLength - 4 && promptTokens <= contextLength);
+    const over = engine.embed({ prompt: [`${most}${most}`] });
+    await assert.rejects(over, isError("context_overflow"));
+  });
+
+  test("refuses what cannot be embedded", async (engine) => {
+    const { vocabSize } = engine.model;
+    const refused: unknown[] = [
+      {},
+      { prompt: "text" },
+      { prompt: [1] },
+      { prompt: ["\uD800"] },
+      { prompt: ["a"], promptIds: [1] },
+      { prompt: ["a"], pooling: "max" },
+      { prompt: ["a"], pooling: null },
+      { prompt: [], promptIds: [] },
+      ...[-1, 0.5, NaN, vocabSize, 2 ** 32, 2 ** 53, "1"].map((id) => ({ prompt: [], promptIds: [id] })),
+    ];
+    for (const request of refused) {
+      await assert.rejects(
+        engine.embed(request as EmbedRequest),
+        isError("invalid_request"),
+        JSON.stringify(request),
+      );
+    }
+  });
+}
+
 function tokens(test: Register): void {
   test("gives back the text of its tokens", async (engine) => {
     for (
@@ -449,6 +520,7 @@ function closing(test: Register): void {
     assert.throws(() => engine.stats(), isError("closed"));
     await assert.rejects(engine.tokenize(["a"]), isError("closed"));
     await assert.rejects(engine.detokenize([1]), isError("closed"));
+    await assert.rejects(engine.embed({ prompt: ["a"] }), isError("closed"));
   });
 
   test("ends what runs when it is closed", async (engine) => {

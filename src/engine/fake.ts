@@ -24,7 +24,7 @@ import {
   type TextEvent,
   type TokenLogprob,
 } from "./engine.ts";
-import { checkPrompt, checkRequest, checkTokenIds, MAX_BIAS } from "./request.ts";
+import { checkEmbedRequest, checkPrompt, checkRequest, checkTokenIds, MAX_BIAS } from "./request.ts";
 
 /** What a request is answered with: a text that is cut into words, or the tokens themselves. */
 export type FakeReply = string | readonly string[];
@@ -103,7 +103,9 @@ export class FakeEngine implements Engine {
   }
 
   async *generate(request: GenerateRequest, options: GenerateOptions = {}): AsyncGenerator<GenerateEvent> {
-    const promptTokens = this.#admit(request);
+    this.#assertOpen();
+    checkRequest(request);
+    const promptTokens = this.#admit(request, 1);
     const left = new AbortController();
     const signal = AbortSignal.any([this.#end.signal, left.signal, ...(options.signal ? [options.signal] : [])]);
     const asked = this.#now();
@@ -150,9 +152,11 @@ export class FakeEngine implements Engine {
     return ids;
   }
 
-  /** A vector that depends on each token and nothing else. */
-  async embed({ prompt, promptIds }: EmbedRequest, options: GenerateOptions = {}): Promise<Embedding> {
-    const promptTokens = this.#admit({ prompt, promptIds });
+  /** A vector that depends on each token, or on the last, and nothing else. */
+  async embed(request: EmbedRequest, options: GenerateOptions = {}): Promise<Embedding> {
+    this.#assertOpen();
+    checkEmbedRequest(request);
+    const promptTokens = this.#admit(request, 0);
     const { signal = new AbortController().signal } = options;
     const turn = this.#takeTurn(AbortSignal.any([signal, this.#end.signal]));
     try {
@@ -160,7 +164,9 @@ export class FakeEngine implements Engine {
       await this.#delay(this.#tokenMs, signal);
       this.#end.signal.throwIfAborted();
       if (signal.aborted) throw new EngineError("closed", "embedding: the request was cancelled");
-      return { values: vectorOf(this.#ids({ prompt, promptIds }), this.model.embeddingLength), promptTokens };
+      const ids = this.#ids(request);
+      const pooled = request.pooling === "last" ? ids.slice(-1) : ids;
+      return { values: vectorOf(pooled, this.model.embeddingLength), promptTokens };
     } finally {
       await turn;
       this.#running--;
@@ -209,19 +215,17 @@ export class FakeEngine implements Engine {
     for (const wake of this.#waiting.splice(0)) wake();
   }
 
-  /** Check a request as the core does; gives the length of its prompt. */
-  #admit(request: GenerateRequest): number {
-    this.#assertOpen();
+  /** Check a request as the core does, whose prompt leaves room for `more` tokens; gives the length of its prompt. */
+  #admit(request: GenerateRequest, more: number): number {
     this.#end.signal.throwIfAborted();
-    checkRequest(request);
     this.#checkIds(request);
     const { contextLength } = this.model;
     const count = this.#ids(request).length;
     if (count === 0) throw invalid("checking prompt: expected at least one token, got none");
-    if (count >= contextLength) {
+    if (count + more > contextLength) {
       throw new EngineError(
         "context_overflow",
-        `checking prompt: expected fewer than ${contextLength} tokens, got ${count}`,
+        `checking prompt: expected fewer than ${contextLength + 1 - more} tokens, got ${count}`,
       );
     }
     if (this.#running >= this.#maxRunning && this.#waiting.length >= this.#maxWaiting) {

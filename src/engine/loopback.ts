@@ -7,6 +7,8 @@
 
 import {
   type ChosenLogprob,
+  type Embedding,
+  type EmbedRequest,
   EngineError,
   type EngineStats,
   type GenerateEvent,
@@ -109,6 +111,12 @@ const REQUEST_FIELDS: readonly (keyof GenerateRequest)[] = [
   "promptLogprobs",
 ];
 
+/** An embedding request's JSON as the fake engine takes it. */
+export function readEmbedRequest(json: unknown): EmbedRequest {
+  const { prompt, prompt_ids, pooling } = json as EmbedRequest & { prompt_ids?: number[] };
+  return { prompt, promptIds: prompt_ids, pooling };
+}
+
 /** A core of one engine with id 1. */
 export class LoopbackCore {
   /** Waits that have not been answered. */
@@ -117,6 +125,8 @@ export class LoopbackCore {
   config: unknown;
   /** Calls of `llamero_close`. */
   closes = 0;
+  /** Calls on another thread. */
+  longCalls = 0;
   /** What the next `llamero_open` or `llamero_submit` answers with, when it is to fail. */
   refusal?: EngineError;
   readonly #fake: FakeEngine;
@@ -140,14 +150,17 @@ export class LoopbackCore {
     llamero_wait: (_engine, out) => this.#wait(out as Uint8Array),
     llamero_describe: (_engine, out) => this.#answer(() => packModel(this.#fake.model), out as Uint8Array),
     llamero_submit: (_engine, request) => this.#refused() ?? this.#submit(request as Uint8Array),
+    llamero_embed: (_engine, request) => this.#refused() ?? this.#embed(request as Uint8Array),
     llamero_cancel: (_engine, request) => {
       this.#cancels.get(request)?.abort();
       return 0;
     },
     llamero_tokenize: (_engine, prompt, _length, out) =>
       this.#answer(() => this.#fake.encode(parse(prompt as Uint8Array) as string[]), out as Uint32Array),
+    llamero_tokenize_long: (...call) => this.#elsewhere(() => this.symbols.llamero_tokenize(...call)),
     llamero_detokenize: (_engine, ids, _count, out) =>
       this.#answer(() => encoder.encode(this.#fake.decode([...ids as Uint32Array])), out as Uint8Array),
+    llamero_detokenize_long: (...call) => this.#elsewhere(() => this.symbols.llamero_detokenize(...call)),
     llamero_stats: (_engine, out) => this.#answer(() => packStats(this.#fake.stats()), out as Uint8Array),
     llamero_last_error: (_engine, out) => this.#answer(() => encoder.encode(this.#lastError), out as Uint8Array),
     llamero_close: () => this.#close(),
@@ -184,20 +197,31 @@ export class LoopbackCore {
   }
 
   #submit(json: Uint8Array): number {
+    return this.#begin(async (id, signal) => {
+      for await (const event of this.#fake.generate(readRequest(parse(json)), { signal })) {
+        this.emit(packEvent(id, event));
+      }
+    });
+  }
+
+  #embed(json: Uint8Array): number {
+    return this.#begin(async (id, signal) => {
+      this.emit(packEmbedding(id, await this.#fake.embed(readEmbedRequest(parse(json)), { signal })));
+    });
+  }
+
+  #begin(play: (id: number, signal: AbortSignal) => Promise<void>): number {
     const id = ++this.#requests;
     const controller = new AbortController();
     this.#cancels.set(id, controller);
-    void this.#run(id, this.#fake.generate(readRequest(parse(json)), { signal: controller.signal }));
+    play(id, controller.signal).catch((error) => this.emit(packFailure(id, error)));
     return id;
   }
 
-  async #run(id: number, events: AsyncIterable<GenerateEvent>): Promise<void> {
-    try {
-      for await (const event of events) this.emit(packEvent(id, event));
-    } catch (error) {
-      const { code, message } = error as EngineError;
-      this.emit(packRecord(id, RECORD_KIND.error, packJson({ code, message })));
-    }
+  async #elsewhere(call: () => number): Promise<number> {
+    this.longCalls++;
+    await Promise.resolve();
+    return call();
   }
 
   async #close(): Promise<number> {
@@ -229,6 +253,20 @@ export class LoopbackCore {
     this.#lastError = error.message;
     return -1 - ERROR_NAMES.indexOf(error.code);
   }
+}
+
+/** The record of a vector. */
+export function packEmbedding(id: number, { values, promptTokens }: Embedding): Uint8Array {
+  const payload = new Uint8Array(4 + values.byteLength);
+  new DataView(payload.buffer).setUint32(0, promptTokens, true);
+  payload.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), 4);
+  return packRecord(id, RECORD_KIND.embedding, payload);
+}
+
+/** The record of a request's failure. */
+export function packFailure(id: number, error: unknown): Uint8Array {
+  const { code, message } = error as EngineError;
+  return packRecord(id, RECORD_KIND.error, packJson({ code, message }));
 }
 
 /** The record of an event of request `id`. */

@@ -10,6 +10,7 @@
 
 import {
   type Embedding,
+  type EmbedRequest,
   type Engine,
   EngineError,
   type EngineStats,
@@ -21,16 +22,30 @@ import {
   type ModelInfo,
 } from "./engine.ts";
 import { ERROR_NAMES, readModel, readRecords, readStats, type RecordSink } from "./records.ts";
-import { checkPrompt, checkRequest, checkTokenIds, encodeConfig, encodeRequest } from "./request.ts";
+import {
+  checkEmbedRequest,
+  checkPrompt,
+  checkRequest,
+  checkTokenIds,
+  encodeConfig,
+  encodeEmbedRequest,
+  encodeRequest,
+} from "./request.ts";
 import { RequestStreams } from "./streams.ts";
 import { ABI_VERSION, SYMBOLS, type Symbols, VERSION_SYMBOL } from "./symbols.ts";
 
 /** Room for one batch of event records; the least that the core takes. */
-export const EVENT_BUFFER_BYTES = 64 * 1024;
+export const EVENT_BUFFER_BYTES = 256 * 1024;
 /** How long one wait sleeps when nothing happens. Only a heartbeat: events and close end it at once. */
 const WAIT_TIMEOUT_MS = 1000;
 /** First guess for sentences and statistics; a longer answer costs a second call. */
 const ANSWER_BYTES = 1024;
+
+/**
+ * From this size in bytes on, a text (or its ids) is read on another thread: the event loop may stand still for 3 ms, as
+ * long as a text just below takes, while a nonblocking call costs some 50 us.
+ */
+export const LONG_INPUT_BYTES = 16 * 1024;
 
 const encoder = new TextEncoder();
 // ignoreBOM keeps a U+FEFF at the start of a text.
@@ -87,11 +102,16 @@ function dlopen<T extends Deno.ForeignLibraryInterface>(path: string, symbols: T
   }
 }
 
+/** A call that reads a buffer into another. */
+type ReadCall = Symbols["llamero_tokenize" | "llamero_tokenize_long"];
+
 /** An engine in the core. Made by {@linkcode NativeEngine.open}. */
 export class NativeEngine implements Engine {
   readonly #symbols: Symbols;
   readonly #id: number;
   readonly #streams = new RequestStreams();
+  /** Buffers of calls on other threads, which must not be collected meanwhile. */
+  readonly #lent = new Set<unknown>();
   readonly #ready = Promise.withResolvers<void>();
   readonly #pumping: Promise<void>;
   #model?: ModelInfo;
@@ -130,38 +150,36 @@ export class NativeEngine implements Engine {
   }
 
   async *generate(request: GenerateRequest, { signal }: GenerateOptions = {}): AsyncGenerator<GenerateEvent> {
-    const id = this.#submit(request);
-    const stream = this.#streams.open(id, () => void this.#symbols.llamero_cancel(this.#id, id));
-    yield* stream.read(signal);
+    this.#assertServing();
+    checkRequest(request);
+    const id = this.#submit(this.#symbols.llamero_submit, encodeRequest(request));
+    yield* this.#streams.open(id, () => this.#cancel(id)).read(signal);
   }
 
-  embed(): Promise<Embedding> {
-    return Promise.reject(new EngineError("unsupported", "embedding: this engine has no embeddings"));
+  async embed(request: EmbedRequest, { signal }: GenerateOptions = {}): Promise<Embedding> {
+    this.#assertServing();
+    checkEmbedRequest(request);
+    const id = this.#submit(this.#symbols.llamero_embed, encodeEmbedRequest(request));
+    return await this.#streams.embedding(id, () => this.#cancel(id), signal);
   }
 
-  // deno-lint-ignore require-await -- failures reach the caller as rejections
   async tokenize(prompt: readonly string[]): Promise<number[]> {
     this.#assertOpen();
     checkPrompt(prompt);
     const json = encoder.encode(JSON.stringify(prompt));
     // No token is shorter than a byte, so this fits at the first call but for begin and end tokens.
-    let ids = new Uint32Array(json.length);
-    for (;;) {
-      const count = this.#check(this.#symbols.llamero_tokenize(this.#id, json, size(json), ids, size(ids)));
-      if (count <= ids.length) return Array.from(ids.subarray(0, count));
-      ids = new Uint32Array(count);
-    }
+    const { llamero_tokenize, llamero_tokenize_long } = this.#symbols;
+    const call = json.length < LONG_INPUT_BYTES ? llamero_tokenize : llamero_tokenize_long;
+    return Array.from(await this.#read(call, json, new Uint32Array(json.length)));
   }
 
-  // deno-lint-ignore require-await -- failures reach the caller as rejections
   async detokenize(ids: readonly number[]): Promise<string> {
     this.#assertOpen();
     checkTokenIds(ids);
     const packed = Uint32Array.from(ids);
-    const { llamero_detokenize } = this.#symbols;
-    return decoder.decode(
-      this.#answer((out) => llamero_detokenize(this.#id, packed, size(packed), out, size(out))),
-    );
+    const { llamero_detokenize, llamero_detokenize_long } = this.#symbols;
+    const call = packed.byteLength < LONG_INPUT_BYTES ? llamero_detokenize : llamero_detokenize_long;
+    return decoder.decode(await this.#read(call, packed, new Uint8Array(packed.byteLength + ANSWER_BYTES)));
   }
 
   stats(): EngineStats {
@@ -183,12 +201,33 @@ export class NativeEngine implements Engine {
     await this.#pumping;
   }
 
-  #submit(request: GenerateRequest): number {
-    this.#assertOpen();
-    if (this.#failure !== undefined) throw this.#failure;
-    checkRequest(request);
-    const json = encoder.encode(encodeRequest(request));
-    return this.#check(this.#symbols.llamero_submit(this.#id, json, size(json)));
+  #submit(call: Symbols["llamero_submit"], request: string): number {
+    const json = encoder.encode(request);
+    return this.#check(call(this.#id, json, size(json)));
+  }
+
+  #cancel(request: number): void {
+    this.#symbols.llamero_cancel(this.#id, request);
+  }
+
+  /**
+   * What the core makes of `input`: `out`, or a larger one where that is too small. The sentence of a failed long call may
+   * be that of another call which failed meanwhile.
+   */
+  async #read<Out extends Uint8Array<ArrayBuffer> | Uint32Array<ArrayBuffer>>(
+    call: ReadCall,
+    input: Uint8Array<ArrayBuffer> | Uint32Array<ArrayBuffer>,
+    out: Out,
+  ): Promise<Out> {
+    const lent = [input, out];
+    this.#lent.add(lent);
+    try {
+      const count = this.#check(await call(this.#id, input, size(input), out, size(out)));
+      if (count <= out.length) return out.subarray(0, count) as Out;
+      return await this.#read(call, input, new (out.constructor as new (length: number) => Out)(count));
+    } finally {
+      this.#lent.delete(lent);
+    }
   }
 
   /** The one outstanding wait. Ends when the engine is closed or has failed; never rejects. */
@@ -220,6 +259,11 @@ export class NativeEngine implements Engine {
     this.#failure ??= error;
     this.#ready.reject(error);
     this.#streams.fail(error);
+  }
+
+  #assertServing(): void {
+    this.#assertOpen();
+    if (this.#failure !== undefined) throw this.#failure;
   }
 
   #assertOpen(): void {

@@ -3,7 +3,7 @@ import { engineContract } from "./contract.ts";
 import { EngineError, type GenerateEvent } from "./engine.ts";
 import { FakeEngine, type FakeOptions } from "./fake.ts";
 import { LoopbackCore, packJson, packLoading, packRecord, packText } from "./loopback.ts";
-import { loadLibrary, NativeEngine, type NativeOptions } from "./native.ts";
+import { loadLibrary, LONG_INPUT_BYTES, NativeEngine, type NativeOptions } from "./native.ts";
 import { libraryName, libraryPath } from "./open.ts";
 import { RECORD_KIND } from "./records.ts";
 
@@ -118,6 +118,30 @@ Deno.test("leaves no wait outstanding after close", async () => {
   await Promise.all([engine.close(), engine.close()]);
   await engine[Symbol.asyncDispose]();
   assert.deepEqual([core.outstanding, core.closes], [0, 1]);
+});
+
+Deno.test("a dead or closed engine ends embeddings", async () => {
+  for (const how of ["dies", "closes"]) {
+    const { core, engine } = await open({ tokenMs: 60_000 });
+    const vector = assert.rejects(engine.embed(REQUEST), { code: how === "dies" ? "internal" : "closed" });
+    if (how === "dies") core.emit(packRecord(0, RECORD_KIND.failed, packJson({ code: "internal", message: "x" })));
+    else await engine.close();
+    await vector;
+    await engine.close();
+  }
+});
+
+Deno.test("long texts and their ids are read on another thread, short ones here", async () => {
+  const { core, engine } = await open();
+  const text = "x".repeat(LONG_INPUT_BYTES);
+  const ids = await engine.tokenize([text]);
+  assert.equal(core.longCalls, 1);
+  assert.ok((await engine.detokenize(ids)).endsWith(text));
+  assert.equal(core.longCalls, 2);
+  assert.equal((await engine.detokenize(await engine.tokenize(["Hi"]))).slice(-2), "Hi");
+  await assert.rejects(engine.detokenize([...ids, engine.model.vocabSize]), { code: "invalid_request" });
+  assert.equal(core.longCalls, 3);
+  await engine.close();
 });
 
 Deno.test("dispatches a burst of 20,000 events without growing slow", async () => {

@@ -10,6 +10,7 @@
 
 import {
   type ChosenLogprob,
+  type Embedding,
   EngineError,
   type EngineErrorCode,
   type EngineStats,
@@ -44,6 +45,7 @@ export const RECORD_KIND = {
   started: 7,
   logprobs: 8,
   promptLogprobs: 9,
+  embedding: 10,
 } as const;
 
 const HEADER_BYTES = 16;
@@ -69,6 +71,8 @@ export interface RecordSink {
   logprobs(request: number, token: ChosenLogprob): void;
   /** The next token of the prompt; `null` for the first, which follows nothing. */
   promptLogprobs(request: number, token: ChosenLogprob | null): void;
+  /** A request ended with a vector. */
+  embedding(request: number, embedding: Embedding): void;
   /** A request failed. */
   error(request: number, error: EngineError): void;
 }
@@ -122,8 +126,10 @@ function readRecord(request: number, kind: number, payload: Uint8Array, sink: Re
       return sink.failed(readError(readJson(payload)));
     case RECORD_KIND.started:
       return sink.event(request, readStarted(payload));
+    case RECORD_KIND.embedding:
+      return sink.embedding(request, readEmbedding(payload));
     default:
-      throw malformed(`expected a kind from 1 to 9, got ${kind}`);
+      throw malformed(`expected a kind of this table, got ${kind}`);
   }
 }
 
@@ -136,6 +142,15 @@ function readText(payload: Uint8Array): GenerateEvent {
   if (payload.length < 4) throw malformed(`expected a text payload of 4 bytes or more, got ${payload.length}`);
   const completionTokens = new DataView(payload.buffer, payload.byteOffset).getUint32(0, true);
   return { type: "text", text: readUtf8(payload.subarray(4)), completionTokens };
+}
+
+function readEmbedding(payload: Uint8Array): Embedding {
+  if (payload.length < 4 || payload.length % 4 !== 0) {
+    throw malformed(`expected an embedding payload of whole numbers of 4 bytes, got ${payload.length}`);
+  }
+  // A copy: the batch is a buffer that is used again. All machines that Deno runs on are little-endian.
+  const values = new Float32Array(payload.slice(4).buffer);
+  return { values, promptTokens: new DataView(payload.buffer, payload.byteOffset).getUint32(0, true) };
 }
 
 function readLogprobs(payload: Uint8Array): ChosenLogprob | null {

@@ -1,6 +1,15 @@
 import assert from "node:assert/strict";
 import { EngineError, type GenerateEvent, type ModelInfo } from "./engine.ts";
-import { packJson, packLoading, packLogprobs, packModel, packRecord, packStarted, packText } from "./loopback.ts";
+import {
+  packEmbedding,
+  packJson,
+  packLoading,
+  packLogprobs,
+  packModel,
+  packRecord,
+  packStarted,
+  packText,
+} from "./loopback.ts";
 import { readModel, readRecords, type RecordSink } from "./records.ts";
 
 const MODEL: ModelInfo = {
@@ -32,6 +41,7 @@ function read(...records: Uint8Array[]): unknown[] {
     ready: () => seen.push(["ready"]),
     failed: (error) => seen.push(["failed", error.code, error.message]),
     event: (request, event) => seen.push([request, event]),
+    embedding: (request, embedding) => seen.push([request, embedding]),
     logprobs: (request, token) => seen.push([request, token]),
     promptLogprobs: (request, token) => seen.push([request, "prompt", token]),
     error: (request, error) => seen.push([request, error.code, error.message]),
@@ -79,6 +89,7 @@ Deno.test("decodes every kind", () => {
       packRecord(0, 3, packJson(failure)),
       packRecord(3, 5, packJson({ ...DONE, stop: "###" })),
       packRecord(4, 6, packJson({ code: "internal", message: "x" })),
+      packEmbedding(5, { values: Float32Array.of(0.5, -0), promptTokens: 3 }),
     ),
     [
       ["loading", 5, 2 ** 40],
@@ -93,6 +104,7 @@ Deno.test("decodes every kind", () => {
         timings: { queueMs: 0.5, prefillMs: 3, decodeMs: 4 },
       }],
       [4, "internal", "x"],
+      [5, { values: Float32Array.of(0.5, -0), promptTokens: 3 }],
     ],
   );
 });
@@ -129,7 +141,9 @@ const MALFORMED: [string, Uint8Array, RegExp][] = [
   ["a length of 2^32-4", header(2 ** 32 - 4, 1, 4, 0), /does not fit/],
   ["a payload longer than its record", header(16, 1, 4, 1), /does not fit/],
   ["a payload of 2^32-1", header(16, 1, 4, 2 ** 32 - 1), /does not fit/],
-  ["an unknown kind", packRecord(1, 11, new Uint8Array()), /kind from 1 to 9, got 11/],
+  ["an unknown kind", packRecord(1, 99, new Uint8Array()), /kind of this table, got 99/],
+  ["an embedding without its count", packRecord(1, 10, new Uint8Array()), /whole numbers of 4 bytes, got 0/],
+  ["half a number", packRecord(1, 10, new Uint8Array(6)), /whole numbers of 4 bytes, got 6/],
   ["a text without its count", packRecord(1, 4, new Uint8Array(3)), /text payload of 4 bytes/],
   ["half a character", packRecord(1, 4, packText(1, "é").subarray(0, 5)), /UTF-8/],
   ["a log probability of nothing", packRecord(1, 8, new Uint8Array()), /probability of a token, got none/],

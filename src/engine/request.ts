@@ -7,7 +7,14 @@
  * @module
  */
 
-import { EngineError, type GenerateRequest, type LoadOptions, SAMPLERS, type SamplingParams } from "./engine.ts";
+import {
+  type EmbedRequest,
+  EngineError,
+  type GenerateRequest,
+  type LoadOptions,
+  SAMPLERS,
+  type SamplingParams,
+} from "./engine.ts";
 
 /** Most stop texts of one request. */
 export const MAX_STOPS = 16;
@@ -84,6 +91,7 @@ const SAMPLING: Readonly<Record<keyof SamplingParams, Range | Check>> = {
 
 /** The names of all sampling parameters. */
 export const SAMPLING_FIELDS = Object.keys(SAMPLING) as (keyof SamplingParams)[];
+const POOLINGS = ["mean", "last"] as const satisfies EmbedRequest["pooling"][];
 
 /**
  * Check every field of `request` against the ranges documented in engine.ts.
@@ -110,6 +118,19 @@ function checkSampling(sampling: Record<string, unknown>): void {
     if (value === undefined) continue;
     if (typeof check === "function") check(value, name);
     else checkRange(value, name, check);
+  }
+}
+
+/**
+ * Check every field of `request`.
+ *
+ * @throws {EngineError} `invalid_request`, naming the field, what was expected and what came.
+ */
+export function checkEmbedRequest(request: EmbedRequest): void {
+  const { pooling } = checkObject(request, "request");
+  checkPrompts(request);
+  if (pooling !== undefined && !POOLINGS.some((known) => known === pooling)) {
+    throw invalid("pooling", POOLINGS.join(" or "), pooling);
   }
 }
 
@@ -166,6 +187,11 @@ export function encodeRequest(request: GenerateRequest): string {
     prompt_logprobs: promptLogprobs,
     ...Object.fromEntries(SAMPLING_FIELDS.map((field) => [wireName(field), sampling[field]])),
   });
+}
+
+/** An embedding request as the core's JSON. */
+export function encodeEmbedRequest({ prompt, promptIds, pooling }: EmbedRequest): string {
+  return JSON.stringify({ prompt, prompt_ids: promptIds, pooling });
 }
 
 /** The core's name of a field. */

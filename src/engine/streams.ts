@@ -7,19 +7,24 @@
  * @module
  */
 
-import type { ChosenLogprob, EngineError, GenerateEvent, TextEvent } from "./engine.ts";
+import { type ChosenLogprob, type Embedding, EngineError, type GenerateEvent, type TextEvent } from "./engine.ts";
 import type { RecordSink } from "./records.ts";
 
 /** Requests of one core, by the ids that the core gave them. */
 export class RequestStreams {
   readonly #queues = new Map<number, EventQueue>();
+  readonly #vectors = new Map<number, PromiseWithResolvers<Embedding>>();
 
   /** Where `readRecords` delivers; records of a request whose reader has left find no queue and are dropped. */
-  readonly sink: Pick<RecordSink, "event" | "logprobs" | "promptLogprobs" | "error"> = {
+  readonly sink: Pick<RecordSink, "event" | "logprobs" | "promptLogprobs" | "embedding" | "error"> = {
     event: (request, event) => this.#queues.get(request)?.push(event),
     logprobs: (request, token) => this.#queues.get(request)?.logprobs.push(token),
     promptLogprobs: (request, token) => this.#queues.get(request)?.promptLogprobs.push(token),
-    error: (request, error) => this.#queues.get(request)?.fail(error),
+    embedding: (request, embedding) => this.#vectors.get(request)?.resolve(embedding),
+    error: (request, error) => {
+      this.#queues.get(request)?.fail(error);
+      this.#vectors.get(request)?.reject(error);
+    },
   };
 
   /** Take in events of request `id` from now on. `cancel` asks the core to end it. */
@@ -29,9 +34,28 @@ export class RequestStreams {
     return new RequestStream(queue, cancel, () => this.#queues.delete(id));
   }
 
+  /** The vector with which request `id` ends; aborting `signal` fails it at once, and `cancel` asks the core to end it. */
+  async embedding(id: number, cancel: () => void, signal?: AbortSignal): Promise<Embedding> {
+    const vector = Promise.withResolvers<Embedding>();
+    const leave = () => {
+      cancel();
+      vector.reject(new EngineError("closed", "embedding: the request was cancelled"));
+    };
+    this.#vectors.set(id, vector);
+    signal?.addEventListener("abort", leave, { once: true });
+    if (signal?.aborted) leave();
+    try {
+      return await vector.promise;
+    } finally {
+      signal?.removeEventListener("abort", leave);
+      this.#vectors.delete(id);
+    }
+  }
+
   /** No more events will come: end everything that waits for one. */
   fail(error: EngineError): void {
     for (const queue of this.#queues.values()) queue.fail(error);
+    for (const vector of this.#vectors.values()) vector.reject(error);
     this.#queues.clear();
   }
 }

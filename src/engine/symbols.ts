@@ -16,9 +16,12 @@ export const VERSION_SYMBOL = {
   llamero_abi_version: { parameters: [], result: "u32" },
 } as const;
 
+const TOKENIZE = { parameters: ["i32", "buffer", "usize", "buffer", "usize"], result: "i32" } as const;
+const DETOKENIZE = TOKENIZE;
+
 /**
  * Every symbol of the library. Calls that may block are nonblocking: `wait` sleeps until there are events, `close`
- * joins the engine thread. All others return at once.
+ * joins the engine thread, and two more read long texts on another thread. All others return at once.
  */
 export const SYMBOLS = {
   ...VERSION_SYMBOL,
@@ -32,12 +35,18 @@ export const SYMBOLS = {
   llamero_describe: { parameters: ["i32", "buffer", "usize"], result: "i32" },
   /** (engine, request JSON, bytes) -> request id */
   llamero_submit: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+  /** (engine, embedding request JSON, bytes) -> request id */
+  llamero_embed: { parameters: ["i32", "buffer", "usize"], result: "i32" },
   /** (engine, request) -> 0, also when the request has ended */
   llamero_cancel: { parameters: ["i32", "i32"], result: "i32" },
   /** (engine, JSON array of parts, bytes, out u32 ids, capacity in ids) -> ids needed; written when they fit */
-  llamero_tokenize: { parameters: ["i32", "buffer", "usize", "buffer", "usize"], result: "i32" },
+  llamero_tokenize: TOKENIZE,
+  /** The same on a thread of its own: tens of microseconds more, but the event loop goes on. */
+  llamero_tokenize_long: { ...TOKENIZE, name: "llamero_tokenize", nonblocking: true },
   /** (engine, u32 ids, count, out UTF-8, capacity) -> bytes needed; written when they fit */
-  llamero_detokenize: { parameters: ["i32", "buffer", "usize", "buffer", "usize"], result: "i32" },
+  llamero_detokenize: DETOKENIZE,
+  /** The same on a thread of its own. */
+  llamero_detokenize_long: { ...DETOKENIZE, name: "llamero_detokenize", nonblocking: true },
   /** (engine, out JSON, capacity) -> bytes needed; written when they fit */
   llamero_stats: { parameters: ["i32", "buffer", "usize"], result: "i32" },
   /** (engine, or 0 for open; out UTF-8, capacity) -> bytes of the last failed call's sentence; written when they fit */

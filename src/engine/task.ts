@@ -77,6 +77,7 @@ async function finished(
     ready: () => ended = true,
     failed: (error) => failure = error,
     event: unexpected,
+    embedding: unexpected,
     logprobs: unexpected,
     promptLogprobs: unexpected,
     error: unexpected,

@@ -11,6 +11,7 @@
 
 import {
   type Embedding,
+  type EmbedRequest,
   type Engine,
   EngineError,
   type EngineStats,
@@ -21,7 +22,15 @@ import {
   type ModelInfo,
 } from "./engine.ts";
 import { readModel, readRecords, readStats, type RecordSink } from "./records.ts";
-import { checkPrompt, checkRequest, checkTokenIds, encodeConfig, encodeRequest } from "./request.ts";
+import {
+  checkEmbedRequest,
+  checkPrompt,
+  checkRequest,
+  checkTokenIds,
+  encodeConfig,
+  encodeEmbedRequest,
+  encodeRequest,
+} from "./request.ts";
 import { type RequestStream, RequestStreams } from "./streams.ts";
 import { type Command, type CoreCalls, readRefusal, type Report } from "./wasm_core.ts";
 import type { Connect, CoreLink } from "./wasm_link.ts";
@@ -85,8 +94,11 @@ export class WasmEngine implements Engine {
     yield* stream.read(signal);
   }
 
-  embed(): Promise<Embedding> {
-    return Promise.reject(new EngineError("unsupported", "embedding: this engine has no embeddings"));
+  async embed(request: EmbedRequest, { signal }: GenerateOptions = {}): Promise<Embedding> {
+    this.#assertOpen();
+    checkEmbedRequest(request);
+    const instance = await this.#ready();
+    return await instance.embed(encodeEmbedRequest(request), signal);
   }
 
   async tokenize(prompt: readonly string[]): Promise<number[]> {
@@ -184,9 +196,12 @@ class Instance {
   /** Queue a request. */
   submit(request: string): Promise<RequestStream> {
     // The stream is there before the first event that follows the answer.
-    return this.#ask("submit", request, (id) => {
-      return this.#streams.open(id, () => void this.call("cancel", id).catch(() => {}));
-    });
+    return this.#ask("submit", request, (id) => this.#streams.open(id, () => this.#cancel(id)));
+  }
+
+  /** Queue a text that is to become a vector, and await that. */
+  embed(request: string, signal?: AbortSignal): Promise<Embedding> {
+    return this.#ask("embed", request, (id) => this.#streams.embedding(id, () => this.#cancel(id), signal));
   }
 
   /** Call the core and await its answer. */
@@ -205,10 +220,14 @@ class Instance {
     this.#onEnd(this);
   }
 
+  #cancel(id: number): void {
+    this.call("cancel", id).catch(() => {});
+  }
+
   #ask<K extends keyof CoreCalls, T>(
     call: K,
     argument: CoreCalls[K]["argument"],
-    take: (answer: CoreCalls[K]["answer"]) => T,
+    take: (answer: CoreCalls[K]["answer"]) => T | Promise<T>,
   ): Promise<T> {
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) return reject(this.#failure);

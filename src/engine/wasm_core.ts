@@ -22,6 +22,8 @@ export interface WasmCore {
   finish(): string;
   /** Queue a request (JSON); gives its id. */
   submit(request: string): number;
+  /** Queue a text that is to become a vector (JSON); gives its id. */
+  embed(request: string): number;
   cancel(request: number): void;
   /** One piece of work, a chunk of a prompt or a token; false when there was none. */
   step(): boolean;
@@ -52,10 +54,14 @@ export interface CoreCalls {
   push: { argument: Uint8Array; answer: void };
   finish: { argument: undefined; answer: string };
   submit: { argument: string; answer: number };
+  embed: { argument: string; answer: number };
   cancel: { argument: number; answer: void };
   tokenize: { argument: string; answer: Uint32Array };
   detokenize: { argument: Uint32Array; answer: string };
 }
+
+/** Calls after which there is work to do. */
+const QUEUING: ReadonlySet<keyof CoreCalls> = new Set(["submit", "embed"]);
 
 /** A call, with the number that its answer will bear. */
 export type Command = {
@@ -95,12 +101,12 @@ export class CoreLoop {
     const { ticket } = command;
     try {
       this.#report({ type: "answer", ticket, answer: this.#perform(command) });
-      if (command.call === "submit" || command.call === "cancel") this.#flush();
+      if (QUEUING.has(command.call) || command.call === "cancel") this.#flush();
     } catch (error) {
       if (typeof error === "string") this.#report({ type: "refusal", ticket, failure: error });
       else this.#lose(error);
     }
-    if (command.call === "submit") void this.#run();
+    if (QUEUING.has(command.call)) void this.#run();
   }
 
   /** Free the core; nothing is reported any more. */
@@ -121,6 +127,8 @@ export class CoreLoop {
         return this.#opened.finish();
       case "submit":
         return this.#opened.submit(command.argument);
+      case "embed":
+        return this.#opened.embed(command.argument);
       case "cancel":
         return this.#opened.cancel(command.argument);
       case "tokenize":

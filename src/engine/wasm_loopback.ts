@@ -5,10 +5,17 @@
  * @module
  */
 
-import { EngineError, type GenerateEvent } from "./engine.ts";
+import { EngineError } from "./engine.ts";
 import { FakeEngine } from "./fake.ts";
-import { packEvent, packJson, packModel, packRecord, packStats, readRequest } from "./loopback.ts";
-import { RECORD_KIND } from "./records.ts";
+import {
+  packEmbedding,
+  packEvent,
+  packFailure,
+  packModel,
+  packStats,
+  readEmbedRequest,
+  readRequest,
+} from "./loopback.ts";
 import type { WasmCore } from "./wasm_core.ts";
 
 /** A module without anything in it: the magic and version 1. */
@@ -57,13 +64,20 @@ export class WasmEngine implements WasmCore {
   }
 
   submit(json: string): number {
-    const id = ++this.#requests;
-    const controller = new AbortController();
-    this.#cancels.set(id, controller);
     const request = readRequest(JSON.parse(json));
     this.#trap ||= request.prompt.some((part) => part.includes(TRAP));
-    void this.#play(id, this.#fake.generate(request, { signal: controller.signal }));
-    return id;
+    return this.#begin(async (id, signal) => {
+      for await (const event of this.#fake.generate(request, { signal })) this.#records.push(packEvent(id, event));
+    });
+  }
+
+  embed(json: string): number {
+    const request = readEmbedRequest(JSON.parse(json));
+    this.#trap ||= request.prompt.some((part) => part.includes(TRAP));
+    return this.#begin(async (id, signal) => {
+      const embedding = await this.#fake.embed(request, { signal });
+      this.#records.push(packEmbedding(id, embedding));
+    });
   }
 
   cancel(request: number): void {
@@ -98,16 +112,15 @@ export class WasmEngine implements WasmCore {
     void this.#fake.close();
   }
 
-  async #play(id: number, events: AsyncIterable<GenerateEvent>): Promise<void> {
+  #begin(play: (id: number, signal: AbortSignal) => Promise<void>): number {
+    const id = ++this.#requests;
+    const controller = new AbortController();
+    this.#cancels.set(id, controller);
     this.#running++;
-    try {
-      for await (const event of events) this.#records.push(packEvent(id, event));
-    } catch (error) {
-      const { code, message } = error as EngineError;
-      this.#records.push(packRecord(id, RECORD_KIND.error, packJson({ code, message })));
-    } finally {
-      this.#running--;
-    }
+    play(id, controller.signal)
+      .catch((error) => this.#records.push(packFailure(id, error)))
+      .finally(() => this.#running--);
+    return id;
   }
 }
 

@@ -14,6 +14,7 @@ import { check, integerIn, ProtocolError, text, wanted } from "./check.ts";
 import { formatFields, toConstraint, type WireConstraint } from "./format.ts";
 import { ignoredFields } from "./ignored.ts";
 import { type CompletionLogprobs, MAX_TOP_LOGPROBS, type PromptLogprobs } from "./logprobs.ts";
+import { promptReader, type WirePrompt } from "./prompts.ts";
 import {
   flag,
   MAX_TOKEN_COUNT,
@@ -21,7 +22,6 @@ import {
   samplingFields,
   stopField,
   toGeneration,
-  tokenId,
   toSampling,
   toStops,
   type WireGeneration,
@@ -29,13 +29,8 @@ import {
 } from "./sampling.ts";
 import type { WireTimings } from "./timings.ts";
 
-/** Most token ids of one prompt: more than any context that the engine serves. */
-export const MAX_PROMPT_IDS = 2 ** 20;
 /** New tokens of each choice when neither the request nor the operator says: OpenAI's default. */
 export const DEFAULT_MAX_TOKENS = 16;
-
-/** A prompt as it came: a text, or token ids. */
-export type WirePrompt = string | number[];
 
 /** A checked request for text completions. */
 export interface CompletionRequest {
@@ -96,19 +91,7 @@ const refusedFields = {
 };
 const refusedSchema = z.looseObject(refusedFields, wanted("an object"));
 
-const anyPrompt = wanted(`a well-formed text, token ids, or a list of 1 to ${MAX_CHOICES} of either kind`);
-const textPrompt = text();
-const onePrompt = z.string(anyPrompt).refine((prompt) => prompt.isWellFormed(), anyPrompt);
-const idPrompt = z.array(tokenId, wanted(`a list of 1 to ${MAX_PROMPT_IDS} token ids`)).min(1).max(MAX_PROMPT_IDS);
-const listOf = (prompt: z.ZodType<WirePrompt>) => z.array(prompt, anyPrompt).min(1).max(MAX_CHOICES);
-
-/** What a prompt may be, by what comes first in it: so a refusal speaks of the form that was meant. */
-const PROMPT_FORMS = {
-  text: z.object({ prompt: onePrompt.transform((prompt): WirePrompt[] => [prompt]) }),
-  texts: z.object({ prompt: listOf(textPrompt) }),
-  ids: z.object({ prompt: idPrompt.transform((prompt): WirePrompt[] => [prompt]) }),
-  idLists: z.object({ prompt: listOf(idPrompt) }),
-} satisfies Record<string, z.ZodType<{ prompt: WirePrompt[] }>>;
+const readPrompts = promptReader("prompt", { most: MAX_CHOICES });
 
 /**
  * The request inside a JSON value.
@@ -118,10 +101,7 @@ const PROMPT_FORMS = {
 export function parseCompletionRequest(value: unknown): CompletionRequest {
   check(refusedSchema, value, "unsupported_value");
   const fields = check(completionSchema, value);
-  const { prompt: prompts } = check<{ prompt: WirePrompt[] }>(
-    promptForm((value as { prompt?: unknown }).prompt),
-    value,
-  );
+  const prompts = readPrompts(value);
   const n = fields.n ?? 1;
   const bestOf = fields.best_of ?? n;
   const stream = fields.stream ?? false;
@@ -156,13 +136,6 @@ export function parseCompletionRequest(value: unknown): CompletionRequest {
 
 function given<K extends string>(name: K, value: number | undefined): { [_ in K]?: number } {
   return value === undefined ? {} : { [name]: value } as { [_ in K]?: number };
-}
-
-function promptForm(prompt: unknown): z.ZodType<{ prompt: WirePrompt[] }> {
-  if (!Array.isArray(prompt) || prompt.length === 0) return PROMPT_FORMS.text;
-  const [first] = prompt;
-  if (Array.isArray(first)) return PROMPT_FORMS.idLists;
-  return typeof first === "number" ? PROMPT_FORMS.ids : PROMPT_FORMS.texts;
 }
 
 function checkChoices(prompts: number, n: number, bestOf: number, stream: boolean): void {

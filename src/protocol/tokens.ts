@@ -11,8 +11,8 @@
 import { z } from "zod";
 import { variablesField } from "./chat.ts";
 import { check, integerIn, text, wanted } from "./check.ts";
-import { MAX_PROMPT_IDS } from "./completion.ts";
 import { messageList, type WireMessage } from "./message.ts";
+import { MAX_PROMPT_IDS } from "./prompts.ts";
 import { toolsField, toTools, type WireTool } from "./tools.ts";
 import { flag, MAX_TOKEN_COUNT, offOnly, tokenId } from "./sampling.ts";
 

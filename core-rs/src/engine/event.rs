@@ -17,7 +17,8 @@ pub struct Event {
     pub kind: EventKind,
 }
 
-/// What happened to a request: `Started`, any number of `Text`, then one `Done`; or `Failed` at any point, as the last.
+/// What happened to a request: `Started`, any number of `Text`, then one `Done`, or one `Embedding` where that was asked
+/// for; or `Failed` at any point, as the last.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventKind {
     /// The prompt is tokenised and fits; it waits for its turn.
@@ -39,6 +40,13 @@ pub enum EventKind {
         text: String,
         /// Tokens generated so far.
         completion_tokens: usize,
+    },
+    /// The vector of a text; the request ends with it.
+    Embedding {
+        /// Numbers of Euclidean length 1.
+        values: Vec<f32>,
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
     },
     /// The reply ended.
     Done {

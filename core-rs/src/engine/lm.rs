@@ -10,6 +10,8 @@ pub trait CausalLm {
 
     /// Most tokens in one conversation.
     fn context_length(&self) -> usize;
+    /// Numbers in the hidden state of one token.
+    fn embedding_length(&self) -> usize;
     /// A cache that holds nothing.
     fn new_cache(&self) -> Self::Cache;
     /// Append `tokens` to `cache` and return the logits after the last of them, one per vocabulary entry.
@@ -17,6 +19,12 @@ pub trait CausalLm {
     /// # Errors
     /// When a token is outside the vocabulary, the context is full, or the arithmetic fails.
     fn forward(&self, tokens: &[u32], cache: &mut Self::Cache) -> Result<Vec<f32>>;
+    /// Append `tokens` to `cache` and return the hidden states that logits are made of, token by token.
+    ///
+    /// # Errors
+    /// As `forward`.
+    fn hidden(&self, tokens: &[u32], cache: &mut Self::Cache) -> Result<Vec<f32>>;
+
     /// The same with the logits after each of them, one token after another.
     ///
     /// # Errors
@@ -31,12 +39,20 @@ impl CausalLm for Llama {
         self.config().n_ctx
     }
 
+    fn embedding_length(&self) -> usize {
+        self.config().n_embd
+    }
+
     fn new_cache(&self) -> KvCache {
         Llama::new_cache(self)
     }
 
     fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
         Llama::forward(self, tokens, cache)
+    }
+
+    fn hidden(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+        Llama::hidden(self, tokens, cache)
     }
 
     fn forward_all(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {

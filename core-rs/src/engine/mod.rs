@@ -4,6 +4,7 @@
 //! list. It knows no threads, no clocks of its own (the host hands one in), no C and no JavaScript types; the native
 //! host runs it on a thread, WebAssembly calls `step` itself.
 
+mod embed;
 mod event;
 mod lm;
 mod logprobs;
@@ -11,13 +12,16 @@ mod request;
 mod sequence;
 mod step;
 mod stop;
+mod turns;
 mod watch;
 
+pub use embed::{EmbedRequest, MAX_EMBEDDING, Pooling};
 pub use event::{Event, EventKind, FinishReason, RequestId, Timings, Usage};
 pub use lm::CausalLm;
 pub use logprobs::{MAX_TOKEN_BYTES, MAX_TOP, TokenLogprob};
 pub use request::{Limits, Request};
 pub use step::Engine;
+pub use turns::Ask;
 
 #[cfg(test)]
 mod tests;

@@ -138,21 +138,21 @@ impl Request {
 }
 
 /// The fields of a JSON object, taken one by one; null is absence.
-struct Fields(Map<String, Value>);
+pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
-    fn from_json(json: &[u8]) -> Result<Self> {
+    pub(super) fn from_json(json: &[u8]) -> Result<Self> {
         serde_json::from_slice(json)
             .map(Self)
             .map_err(|e| Error::invalid_request(format!("expected a request object in JSON, got {e}")))
     }
 
-    fn take(&mut self, name: &str) -> Option<Value> {
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).filter(|value| !value.is_null())
     }
 
     /// Nothing may be left.
-    fn end(self) -> Result<()> {
+    pub(super) fn end(self) -> Result<()> {
         match self.0.keys().next() {
             None => Ok(()),
             Some(name) => Err(Error::invalid_request(format!("expected known fields, got {name:?}"))),
@@ -192,7 +192,7 @@ impl Fields {
         }
     }
 
-    fn ids(&mut self, name: &str, most: usize) -> Result<Option<Vec<u32>>> {
+    pub(super) fn ids(&mut self, name: &str, most: usize) -> Result<Option<Vec<u32>>> {
         let Some(list) = self.list(name, most)? else { return Ok(None) };
         list.iter().map(|value| id(name, value)).collect::<Result<_>>().map(Some)
     }
@@ -211,7 +211,7 @@ impl Fields {
         list.into_iter().map(fits).collect::<Result<_>>().map(Some)
     }
 
-    fn prompt(&mut self, has_ids: bool) -> Result<Vec<String>> {
+    pub(super) fn prompt(&mut self, has_ids: bool) -> Result<Vec<String>> {
         let parts = match self.take("prompt") {
             Some(Value::Array(parts)) => parts,
             None if has_ids => Vec::new(),
@@ -287,7 +287,7 @@ impl Fields {
     }
 }
 
-fn wanted(name: &str, what: &str, got: &Value) -> Error {
+pub(super) fn wanted(name: &str, what: &str, got: &Value) -> Error {
     // Whatever came may be long.
     let mut got = got.to_string();
     got.truncate(got.floor_char_boundary(MAX_SHOWN));

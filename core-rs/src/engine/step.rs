@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::event::{Event, EventKind, FinishReason, RequestId};
+use super::embed::Embedding;
+use super::event::{Event, EventKind, RequestId};
 use super::lm::CausalLm;
 use super::logprobs;
-use super::request::{Limits, Request};
+use super::request::Limits;
 use super::sequence::Sequence;
+use super::turns::{Ask, Turns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -20,8 +22,8 @@ pub struct Engine<M: CausalLm> {
     tokenizer: Arc<Tokenizer>,
     limits: Limits,
     now: fn() -> f64,
-    waiting: VecDeque<Sequence<M>>,
-    running: VecDeque<Sequence<M>>,
+    waiting: VecDeque<Turns<M>>,
+    running: VecDeque<Turns<M>>,
     generated: u64,
 }
 
@@ -47,45 +49,43 @@ impl<M: CausalLm> Engine<M> {
     }
 
     /// Take on a request: `Started` or `Failed` follows at once. `seed` is used when the request brings none.
-    pub fn submit(&mut self, id: RequestId, request: Request, seed: u64, events: &mut Vec<Event>) {
-        let kind = match self.admit(id, request, seed) {
+    pub fn submit(&mut self, id: RequestId, ask: impl Into<Ask>, seed: u64, events: &mut Vec<Event>) {
+        let kind = match self.admit(id, ask.into(), seed) {
             Ok(prompt_tokens) => EventKind::Started { prompt_tokens },
             Err(error) => EventKind::Failed(error),
         };
         events.push(Event { request: id, kind });
     }
 
-    fn admit(&mut self, id: RequestId, request: Request, seed: u64) -> Result<usize> {
+    fn admit(&mut self, id: RequestId, ask: Ask, seed: u64) -> Result<usize> {
         if self.waiting.len() >= self.limits.max_waiting {
             let message = format!("at most {} requests may wait, try again later", self.limits.max_waiting);
             return Err(Error::new(ErrorKind::Overloaded, message));
         }
-        self.check_ids(&request)?;
-        let prompt = match &request.prompt_ids {
-            Some(ids) => ids.clone(),
-            None => self.tokenizer.encode(&request.prompt)?,
+        let (turns, len) = match ask {
+            Ask::Reply(request) => {
+                self.check_ids(&request.ids())?;
+                let prompt = self.tokens(&request.prompt, &request.prompt_ids)?;
+                let len = self.check_length(prompt.len(), 1)?;
+                logprobs::check_prompt(len, request.prompt_logprobs)?;
+                let seed = request.seed.unwrap_or(seed);
+                let sequence = Sequence::new(id, *request, prompt, seed, &self.model, &self.tokenizer, (self.now)())?;
+                (Turns::Reply(Box::new(sequence)), len)
+            }
+            Ask::Embedding(request) => {
+                self.check_ids(&[("prompt_ids", request.prompt_ids.clone().unwrap_or_default())])?;
+                let prompt = self.tokens(&request.prompt, &request.prompt_ids)?;
+                let len = self.check_length(prompt.len(), 0)?;
+                (Turns::Embedding(Embedding::new(id, request, prompt, &self.model)?), len)
+            }
         };
-        let (len, context) = (prompt.len(), self.model.context_length());
-        if len == 0 {
-            return Err(Error::invalid_request("prompt must have at least one token, got none"));
-        }
-        if len >= context {
-            let message = format!(
-                "the prompt has {len} tokens, but the model's context of {context} leaves room for at most {}",
-                context - 1
-            );
-            return Err(Error::new(ErrorKind::ContextOverflow, message));
-        }
-        logprobs::check_prompt(len, request.prompt_logprobs)?;
-        let seed = request.seed.unwrap_or(seed);
-        let sequence = Sequence::new(id, request, prompt, seed, &self.model, &self.tokenizer, (self.now)())?;
-        self.waiting.push_back(sequence);
+        self.waiting.push_back(turns);
         Ok(len)
     }
 
-    fn check_ids(&self, request: &Request) -> Result<()> {
+    fn check_ids(&self, fields: &[(&str, Vec<u32>)]) -> Result<()> {
         let len = self.tokenizer.len();
-        for (name, ids) in request.ids() {
+        for (name, ids) in fields {
             if let Some(id) = ids.iter().find(|&&id| id as usize >= len) {
                 return Err(Error::invalid_request(format!("{name} must have token ids below {len}, got {id}")));
             }
@@ -93,14 +93,34 @@ impl<M: CausalLm> Engine<M> {
         Ok(())
     }
 
-    /// End a request wherever it stands, with a `Done` of reason `Cancelled`. Unknown ids have ended already.
+    fn tokens(&self, texts: &[String], ids: &Option<Vec<u32>>) -> Result<Vec<u32>> {
+        ids.clone().map_or_else(|| self.tokenizer.encode(texts), Ok)
+    }
+
+    /// The length of a prompt that is not empty and leaves room in the context for `more` tokens.
+    fn check_length(&self, len: usize, more: usize) -> Result<usize> {
+        let context = self.model.context_length();
+        if len == 0 {
+            return Err(Error::invalid_request("prompt must have at least one token, got none"));
+        }
+        if len + more > context {
+            let message = format!(
+                "the prompt has {len} tokens, but the model's context of {context} leaves room for at most {}",
+                context - more
+            );
+            return Err(Error::new(ErrorKind::ContextOverflow, message));
+        }
+        Ok(len)
+    }
+
+    /// End a request wherever it stands: a reply with a `Done` of reason `Cancelled`, an embedding with a failure of kind
+    /// `closed`. Unknown ids have ended already.
     pub fn cancel(&mut self, id: RequestId, events: &mut Vec<Event>) {
         for queue in [&mut self.waiting, &mut self.running] {
-            if let Some(at) = queue.iter().position(|sequence| sequence.id == id)
-                && let Some(mut sequence) = queue.remove(at)
+            if let Some(at) = queue.iter().position(|turns| turns.id() == id)
+                && let Some(mut turns) = queue.remove(at)
             {
-                let mut emit = |kind| events.push(Event { request: id, kind });
-                sequence.finish(FinishReason::Cancelled, (self.now)(), &mut emit);
+                turns.cancel((self.now)(), &mut |kind| events.push(Event { request: id, kind }));
             }
         }
     }
@@ -108,29 +128,29 @@ impl<M: CausalLm> Engine<M> {
     /// Whether `step` would find work, given which requests are blocked.
     pub fn has_work(&self, blocked: &dyn Fn(RequestId) -> bool) -> bool {
         let room = self.running.len() < self.limits.max_running && !self.waiting.is_empty();
-        room || self.running.iter().any(|sequence| !blocked(sequence.id))
+        room || self.running.iter().any(|turns| !blocked(turns.id()))
     }
 
     /// One piece of work for the next conversation that is not `blocked` (whose reader is behind). Returns whether
     /// there was one.
     pub fn step(&mut self, blocked: &dyn Fn(RequestId) -> bool, events: &mut Vec<Event>) -> bool {
         while self.running.len() < self.limits.max_running
-            && let Some(sequence) = self.waiting.pop_front()
+            && let Some(turns) = self.waiting.pop_front()
         {
-            self.running.push_back(sequence);
+            self.running.push_back(turns);
         }
-        let next = self.running.iter().position(|sequence| !blocked(sequence.id));
-        let Some(mut sequence) = next.and_then(|at| self.running.remove(at)) else { return false };
-        let id = sequence.id;
+        let next = self.running.iter().position(|turns| !blocked(turns.id()));
+        let Some(mut turns) = next.and_then(|at| self.running.remove(at)) else { return false };
+        let id = turns.id();
         let mut emit = |kind| events.push(Event { request: id, kind });
-        let before = sequence.generated();
-        let ended = sequence.advance(&self.model, &self.tokenizer, &self.now, &mut emit).unwrap_or_else(|error| {
+        let before = turns.generated();
+        let ended = turns.advance(&self.model, &self.tokenizer, &self.now, &mut emit).unwrap_or_else(|error| {
             emit(EventKind::Failed(error));
             true
         });
-        self.generated += (sequence.generated() - before) as u64;
+        self.generated += (turns.generated() - before) as u64;
         if !ended {
-            self.running.push_back(sequence);
+            self.running.push_back(turns);
         }
         true
     }

@@ -1,7 +1,9 @@
 //! The step machine with a scripted model: after each letter comes the next of the alphabet, after `z` the end.
 
+mod embed;
+
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -20,6 +22,8 @@ thread_local! {
     /// The longest run of tokens that a model was given at once, and the caches alive, on this test's thread.
     static LONGEST: Cell<usize> = const { Cell::new(0) };
     static CACHES: Cell<isize> = const { Cell::new(0) };
+    /// Length of a hidden state.
+    static EMBEDDING: Cell<usize> = const { Cell::new(2) };
 }
 
 struct Alphabet;
@@ -39,6 +43,10 @@ impl CausalLm for Alphabet {
         CONTEXT
     }
 
+    fn embedding_length(&self) -> usize {
+        EMBEDDING.get()
+    }
+
     fn new_cache(&self) -> Cache {
         CACHES.set(CACHES.get() + 1);
         Cache(Vec::new())
@@ -52,6 +60,18 @@ impl CausalLm for Alphabet {
             return Err(Error::internal("poisoned"));
         }
         Ok(logits_after(*cache.0.last().expect("at least one token")))
+    }
+
+    /// Each token's number in the first place, its position in the second.
+    fn hidden(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
+        let first = cache.0.len();
+        self.forward(tokens, cache)?;
+        let state = |(at, &id): (usize, &u32)| {
+            let mut state = vec![0.0; EMBEDDING.get()];
+            (state[0], state[1]) = (id as f32, (first + at) as f32);
+            state
+        };
+        Ok(tokens.iter().enumerate().flat_map(state).collect())
     }
 
     fn forward_all(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
@@ -380,16 +400,21 @@ proptest! {
     /// Whatever is submitted, cancelled and stepped in whatever order: every request ends exactly once, nobody's text
     /// is touched by another, and every cache is freed.
     #[test]
-    fn random_cancels_leave_nothing_behind(actions in proptest::collection::vec((0u8..4, 0u32..12), 1..120)) {
+    fn random_cancels_leave_nothing_behind(actions in proptest::collection::vec((0u8..5, 0u32..12), 1..120)) {
         let mut engine = engine(Limits { max_running: 3, max_waiting: 64 });
         let mut events = Vec::new();
         let mut last_id = 0;
-        let mut cancelled = std::collections::BTreeSet::new();
+        let (mut cancelled, mut embeddings) = (BTreeSet::new(), BTreeSet::new());
         for (action, n) in actions {
             match action {
                 0 if last_id < 60 => {
                     last_id += 1;
                     engine.submit(last_id, request("p", ""), 0, &mut events);
+                }
+                4 if last_id < 60 => {
+                    last_id += 1;
+                    engine.submit(last_id, embed::request("pp", ""), 0, &mut events);
+                    embeddings.insert(last_id);
                 }
                 1 => {
                     engine.cancel(n, &mut events);
@@ -403,6 +428,11 @@ proptest! {
         let all = finish(&mut engine, events);
         prop_assert_eq!(all.len() as u32, last_id);
         for (id, kinds) in &all {
+            if embeddings.contains(id) {
+                let whole = matches!(kinds[..], [EventKind::Started { .. }, EventKind::Embedding { .. }]);
+                prop_assert!(whole || (cancelled.contains(id) && failure(kinds).kind() == ErrorKind::Closed));
+                continue;
+            }
             let reason = end(kinds).0;
             prop_assert!("qrstuvwxyz".starts_with(&text(kinds)));
             prop_assert!(cancelled.contains(id) || (reason == FinishReason::Stop && text(kinds) == "qrstuvwxyz"));

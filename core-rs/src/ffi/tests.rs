@@ -83,6 +83,26 @@ fn a_conversation_over_the_border() {
     assert_eq!(llamero_close(engine), 0);
 }
 
+#[test]
+fn a_vector_over_the_border() {
+    let engine = open_tiny();
+    let embed = |json: &str| {
+        // SAFETY: a valid buffer.
+        unsafe { llamero_embed(engine, json.as_ptr(), json.len()) }
+    };
+    let request = embed(r#"{"prompt":["Hello"],"pooling":"last"}"#);
+    assert!(request > 0);
+    let records = until(engine, |record| record.kind != 7);
+    let [started, vector] = &records[records.len() - 2..] else { panic!("two records") };
+    assert_eq!((started.kind, vector.kind, vector.request), (7, 10, request as u32));
+    assert_eq!(started.payload[..4], vector.payload[..4], "tokens of the prompt");
+    let values: Vec<f32> = vector.payload[4..].as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    let norm: f32 = values.iter().map(|v| v * v).sum();
+    assert!(values.len() > 1 && (norm - 1.0).abs() < 1e-5, "{} numbers, {norm}", values.len());
+    assert_eq!(embed(r#"{"prompt":["a"],"pooling":"max"}"#), ErrorKind::InvalidRequest.code());
+    assert_eq!(llamero_close(engine), 0);
+}
+
 fn tokenize(engine: i32, prompt: &str, out: &mut [u32]) -> i32 {
     // SAFETY: valid buffers.
     unsafe { llamero_tokenize(engine, prompt.as_ptr(), prompt.len(), out.as_mut_ptr(), out.len()) }

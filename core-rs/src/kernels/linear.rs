@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use candle_core::quantized::{QMatMul, QTensor};
-use candle_core::{Module, Tensor};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{Device, Tensor};
 
 use super::blocks::{BLOCK, Format, Rows};
 use super::dispatch::{Isa, active};
@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 
 /// `x [.., n_in] -> x · weightᵀ [.., n_out]`, the weight `[n_out, n_in]` staying in its stored form.
 ///
-/// Q4_1, Q5_0, Q5_1, f16, bf16 and f32 on the CPU are multiplied here, everything else by candle, whose f16 and bf16
-/// are f32 in memory.
+/// Q4_1, Q5_0, Q5_1, f16, bf16 and f32 on the CPU are multiplied here, everything else by candle. That is asked for its
+/// stored product alone: its dense one, for every pair of types, would be a tenth of a WebAssembly module.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Weight,
@@ -27,7 +27,7 @@ pub struct Linear {
 enum Weight {
     Blocks { stored: Arc<QTensor>, format: Format, isa: Isa },
     Floats { stored: Arc<QTensor>, isa: Isa },
-    Candle(QMatMul),
+    Candle(Arc<QTensor>),
 }
 
 impl Linear {
@@ -49,7 +49,7 @@ impl Linear {
         let weight = match Format::of(stored.dtype()) {
             Some(format) if ours => Weight::Blocks { stored, format, isa },
             None if ours && floats_of(&stored, &stored.data()?).is_ok() => Weight::Floats { stored, isa },
-            _ => Weight::Candle(QMatMul::from_arc(stored)?),
+            _ => Weight::Candle(widened(stored)?),
         };
         Ok(Self { weight, n_in, n_out })
     }
@@ -75,7 +75,7 @@ impl Linear {
         let shape = self.output_shape(x)?;
         let mut out = Vec::new();
         match &self.weight {
-            Weight::Candle(weight) => return Ok(weight.forward(x)?),
+            Weight::Candle(weight) => return Ok(x.apply_op1_no_bwd(weight.as_ref())?),
             Weight::Blocks { stored, format, isa } => {
                 let rows = match rows {
                     Some(rows) => rows,
@@ -108,6 +108,15 @@ impl Linear {
     }
 }
 
+/// 16-bit floats as f32: candle would round activations to the 16 bits of the weights.
+fn widened(stored: Arc<QTensor>) -> Result<Arc<QTensor>> {
+    if !matches!(stored.dtype(), GgmlDType::F16 | GgmlDType::BF16) || !stored.device().is_cpu() {
+        return Ok(stored);
+    }
+    let values = stored.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+    Ok(Arc::new(QTensor::new(QStorage::Cpu(Box::new(values)), stored.shape())?))
+}
+
 fn floats_of<'a>(stored: &QTensor, bytes: &'a [u8]) -> Result<Floats<'a>> {
     Floats::of(stored.dtype(), bytes)
         .ok_or_else(|| Error::internal(format!("multiplying: expected f32, f16 or bf16, got {:?}", stored.dtype())))
@@ -122,8 +131,7 @@ pub fn forward_shared<const N: usize>(layers: [&Linear; N], x: &Tensor) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use candle_core::quantized::GgmlDType;
-    use candle_core::{DType, Device};
+    use candle_core::DType;
 
     use super::super::available;
     use super::*;
@@ -152,6 +160,18 @@ mod tests {
                 let error = largest(&(y - &truth).unwrap()) / largest(&truth);
                 assert!(error < 0.02, "{dtype:?} on {isa}: relative error {error}");
             }
+        }
+    }
+
+    #[test]
+    fn floats_in_rows_of_any_length_keep_their_activations_exact() {
+        let (x, w) = ((numbers((5, 100), 0.37) * 1e5).unwrap(), numbers((7, 100), 0.91));
+        for dtype in [GgmlDType::F32, GgmlDType::F16, GgmlDType::BF16] {
+            let stored = Arc::new(QTensor::quantize(&w, dtype).unwrap());
+            let truth = x.matmul(&stored.dequantize(&Device::Cpu).unwrap().t().unwrap()).unwrap();
+            let y = Linear::new(stored).unwrap().forward(&x).unwrap();
+            let error = largest(&(y - &truth).unwrap()) / largest(&truth);
+            assert!(error < 1e-5, "{dtype:?}: relative error {error}");
         }
     }
 

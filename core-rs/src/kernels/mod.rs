@@ -34,7 +34,7 @@ pub(crate) use lanes::{LaneWork, Lanes, WIDTH, nearest, on_lanes};
 pub use linear::{Linear, forward_shared};
 pub use parallel::try_for_each_chunk;
 pub(crate) use parallel::{for_each_row, on_pool};
-pub(crate) use values::Values;
+pub(crate) use values::{Values, on_cpu};
 pub(crate) use vector::Head;
 
 impl From<candle_core::Error> for crate::error::Error {

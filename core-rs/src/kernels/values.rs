@@ -6,6 +6,12 @@ use candle_core::{CpuStorage, Storage, StorageRef, Tensor};
 
 use crate::error::{Error, Result};
 
+/// Whether `tensor` is on the CPU. WebAssembly has nothing else, so it is not asked there: what is for other devices, two
+/// fifths of a module, is then left out of it.
+pub(crate) fn on_cpu(tensor: &Tensor) -> bool {
+    cfg!(target_family = "wasm") || tensor.device().is_cpu()
+}
+
 /// The values of a contiguous f32 tensor on the CPU, in row-major order, under candle's read lock.
 pub(crate) struct Values<'a> {
     storage: StorageRef<'a>,

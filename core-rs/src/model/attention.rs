@@ -5,7 +5,7 @@ use candle_core::{D, Tensor};
 
 use super::config::Config;
 use crate::error::Result;
-use crate::kernels::{Head, Values, attend, for_each_row};
+use crate::kernels::{Head, Values, attend, for_each_row, on_cpu};
 
 /// Attends with `queries [n, n_head * head_dim]` of positions `first..first + n` to the first `first + n` rows of
 /// `keys` and `values [capacity, n_head_kv * head_dim]`; behind a sliding window none of them. Returns `[n, n_head * head_dim]`.
@@ -15,7 +15,7 @@ pub(super) fn attention(
     (keys, values): &(Tensor, Tensor),
     first: usize,
 ) -> Result<Tensor> {
-    if queries.device().is_cpu() {
+    if on_cpu(queries) {
         by_slices(config, queries, keys, values, first)
     } else {
         by_tensors(config, queries, keys, values, first)

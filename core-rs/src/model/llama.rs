@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use super::attention::attention;
 use super::config::Config;
 use super::kv_cache::KvCache;
-use super::ops::{rms_norm, swiglu};
+use super::ops::{add, rms_norm, swiglu};
 use super::rope::{Angles, Rope};
 use crate::error::{Error, Result};
 use crate::kernels::{Linear, forward_shared, on_pool};
@@ -77,36 +77,45 @@ impl Llama {
     ///
     /// After an error the cache holds what it held before.
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        self.run(tokens, cache, tokens.len().saturating_sub(1))
+        self.run(tokens, cache, |x| self.output.forward(&self.normed(&x.narrow(0, tokens.len() - 1, 1)?)?))
     }
 
     /// The same with the logits that follow each of them, `n_vocab` for one token after another.
     pub fn forward_all(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        self.run(tokens, cache, 0)
+        self.run(tokens, cache, |x| self.output.forward(&self.normed(x)?))
     }
 
-    /// Logits from token number `first` of `tokens` on.
-    fn run(&self, tokens: &[u32], cache: &mut KvCache, first: usize) -> Result<Vec<f32>> {
+    /// Appends `tokens` to the cache and returns the hidden states that logits are made of, `n_embd` for each token.
+    ///
+    /// After an error the cache holds what it held before.
+    pub fn hidden(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+        self.run(tokens, cache, |x| self.normed(x))
+    }
+
+    /// Runs the layers; `finish` makes of their result `[n, n_embd]` what is asked for.
+    fn run(
+        &self,
+        tokens: &[u32],
+        cache: &mut KvCache,
+        finish: impl Fn(&Tensor) -> Result<Tensor> + Sync,
+    ) -> Result<Vec<f32>> {
         self.check(tokens)?;
         cache.check(&self.config)?;
-        on_pool(|| self.run_checked(tokens, cache, first))
+        on_pool(|| {
+            cache.reserve(tokens.len())?;
+            let angles = self.rope.angles(cache.len(), tokens.len(), &self.device)?;
+            let mut x = self.embedding.embedding(&Tensor::new(tokens, &self.device)?)?;
+            for (i, layer) in self.layers.iter().enumerate() {
+                x = layer.forward(&self.config, &self.rope, &x, &angles, i, cache)?;
+            }
+            let finished = finish(&x)?.flatten_all()?.to_vec1()?;
+            cache.advance(tokens.len());
+            Ok(finished)
+        })
     }
 
-    fn run_checked(&self, tokens: &[u32], cache: &mut KvCache, first: usize) -> Result<Vec<f32>> {
-        cache.reserve(tokens.len())?;
-        let angles = self.rope.angles(cache.len(), tokens.len(), &self.device)?;
-        let mut x = self.embedding.embedding(&Tensor::new(tokens, &self.device)?)?;
-        for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&self.config, &self.rope, &x, &angles, i, cache)?;
-        }
-        let logits = self.logits(&x.narrow(0, first, tokens.len() - first)?)?;
-        cache.advance(tokens.len());
-        Ok(logits)
-    }
-
-    fn logits(&self, x: &Tensor) -> Result<Vec<f32>> {
-        let normed = rms_norm(x, &self.output_norm, self.config.rms_eps)?;
-        Ok(self.output.forward(&normed)?.flatten_all()?.to_vec1()?)
+    fn normed(&self, x: &Tensor) -> Result<Tensor> {
+        rms_norm(x, &self.output_norm, self.config.rms_eps)
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {
@@ -155,10 +164,10 @@ impl Layer {
         let [q, k, v] = forward_shared([&self.q, &self.k, &self.v], &normed)?;
         let kept = cache.write(i, &rope.rotate(&k, angles)?, &v)?;
         let attended = attention(config, &rope.rotate(&q, angles)?, kept, cache.len())?;
-        let x = (x + self.attn_output.forward(&attended)?)?;
+        let x = add(x, &self.attn_output.forward(&attended)?)?;
         let normed = rms_norm(&x, &self.ffn_norm, config.rms_eps)?;
         let [gate, up] = forward_shared([&self.gate, &self.up], &normed)?;
-        Ok((x + self.down.forward(&swiglu(&gate, &up)?)?)?)
+        add(&x, &self.down.forward(&swiglu(&gate, &up)?)?)
     }
 }
 

@@ -1,21 +1,26 @@
-//! The two small operations around the matrix products: RMSNorm and the gate of SwiGLU.
+//! The small operations around the matrix products: RMSNorm, the gate of SwiGLU, and sums.
 
 use candle_core::{D, Tensor};
 
 use crate::error::Result;
-use crate::kernels::{self, Values, for_each_row};
+use crate::kernels::{self, Values, for_each_row, on_cpu};
 
 /// An exponential costs about this many multiply-adds.
 const EXP_WORK: usize = 16;
 
 /// `x / √(mean(x²) + eps) * weight` for each row of `x [n, width]`.
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
-    if x.device().is_cpu() { rms_norm_slices(x, weight, eps) } else { rms_norm_tensors(x, weight, eps) }
+    if on_cpu(x) { rms_norm_slices(x, weight, eps) } else { rms_norm_tensors(x, weight, eps) }
+}
+
+/// `x + y`, both `[n, width]`.
+pub(super) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if on_cpu(x) { add_slices(x, y) } else { Ok((x + y)?) }
 }
 
 /// `silu(gate) * up`, both `[n, width]`.
 pub(super) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    if gate.device().is_cpu() { swiglu_slices(gate, up) } else { Ok((gate.silu()? * up)?) }
+    if on_cpu(gate) { swiglu_slices(gate, up) } else { Ok((gate.silu()? * up)?) }
 }
 
 fn rms_norm_slices(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
@@ -44,6 +49,16 @@ fn rms_norm_tensors(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     Ok(x.broadcast_div(&(mean_square + f64::from(eps))?.sqrt()?)?.broadcast_mul(weight)?)
 }
 
+fn add_slices(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    let (_, width) = x.dims2()?;
+    let mut out = Values::of(x)?.to_vec();
+    let ys = Values::of(y)?;
+    for_each_row(&mut out, width, width, |i, row| {
+        row.iter_mut().zip(&ys[i * width..][..width]).for_each(|(x, y)| *x += y);
+    });
+    Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+}
+
 fn swiglu_slices(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     let (_, width) = gate.dims2()?;
     let mut out = vec![0.0; gate.elem_count()];
@@ -65,6 +80,7 @@ mod tests {
         let weight = noise((1, 50), 3).squeeze(0).unwrap();
         assert_close(&rms_norm_slices(&x, &weight, 1e-5).unwrap(), &rms_norm_tensors(&x, &weight, 1e-5).unwrap(), 1e-6);
         assert_close(&swiglu_slices(&x, &y).unwrap(), &(x.silu().unwrap() * &y).unwrap(), 1e-6);
+        assert_close(&add_slices(&x, &y).unwrap(), &(&x + &y).unwrap(), 0.0);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use candle_core::{Device, Tensor};
 
 use super::config::{Config, RopeScaling, Yarn};
 use crate::error::{Error, Result};
-use crate::kernels::{Values, for_each_row};
+use crate::kernels::{Values, for_each_row, on_cpu};
 
 /// Rotation frequencies of a model.
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ impl Rope {
 
     /// Rotates every head of `x [n, heads * head_dim]`.
     pub(super) fn rotate(&self, x: &Tensor, angles: &Angles) -> Result<Tensor> {
-        if x.device().is_cpu() { self.rotate_slices(x, angles) } else { self.rotate_tensors(x, angles) }
+        if on_cpu(x) { self.rotate_slices(x, angles) } else { self.rotate_tensors(x, angles) }
     }
 
     fn rotate_slices(&self, x: &Tensor, angles: &Angles) -> Result<Tensor> {

@@ -369,3 +369,21 @@ fn missing_and_misshapen_tensors_are_named() {
     let config = Config { n_head_kv: 3, ..config() };
     assert!(Llama::new(config, &mut whole.clone(), &Device::Cpu).unwrap_err().to_string().contains("n_head_kv"));
 }
+
+#[test]
+fn hidden_states_are_what_logits_are_made_of_however_cut() {
+    let mut seeded = Seeded::new(&config(), GgmlDType::F32);
+    let model = seeded.model(&config());
+    let tokens = [3, 1, 4, 1, 5, 9, 2];
+    let whole = model.hidden(&tokens, &mut model.new_cache()).unwrap();
+    let mut cache = model.new_cache();
+    let mut pieces = model.hidden(&tokens[..3], &mut cache).unwrap();
+    pieces.extend(model.hidden(&tokens[3..], &mut cache).unwrap());
+    assert_eq!((whole.len(), cache.len()), (tokens.len() * 64, tokens.len()));
+    assert_eq!(whole, pieces);
+    let last = Tensor::from_slice(&whole[6 * 64..], (1, 64), &Device::Cpu).unwrap();
+    let output = &seeded.tensors["token_embd.weight"];
+    let logits = Tensor::new(model.forward(&tokens, &mut model.new_cache()).unwrap(), &Device::Cpu).unwrap();
+    assert_close(&last.matmul(&output.t().unwrap()).unwrap().squeeze(0).unwrap(), &logits, 1e-4);
+    assert!(model.hidden(&[], &mut cache).is_err() && model.hidden(&[50], &mut cache).is_err());
+}

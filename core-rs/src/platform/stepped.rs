@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::{monotonic_ms, random_seed};
-use crate::engine::{Engine, Event, Limits, Request, RequestId};
+use crate::engine::{Ask, Engine, Event, Limits, RequestId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels;
 use crate::load::{ModelInfo, Stream};
@@ -106,7 +106,7 @@ impl Stepped {
     ///
     /// # Errors
     /// `overloaded` when too many wait, and what keeps the engine from serving.
-    pub fn submit(&mut self, request: Request) -> Result<RequestId> {
+    pub fn submit(&mut self, ask: impl Into<Ask>) -> Result<RequestId> {
         let (limit, id) = (self.limits.max_waiting, self.last_id % (i32::MAX as u32) + 1);
         let engine = &mut self.ready_mut()?.engine;
         if engine.waiting() >= limit {
@@ -114,7 +114,7 @@ impl Stepped {
             return Err(Error::new(ErrorKind::Overloaded, message));
         }
         let mut events = Vec::new();
-        engine.submit(id, request, random_seed(), &mut events);
+        engine.submit(id, ask, random_seed(), &mut events);
         self.last_id = id;
         self.keep(events);
         Ok(id)
@@ -208,7 +208,7 @@ fn still_loading() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{EventKind, FinishReason};
+    use crate::engine::{EventKind, FinishReason, Request};
 
     fn file() -> Vec<u8> {
         std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tiny-llama2.gguf")).expect("fixture")

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::source::Source;
 use super::{closed, machine, monotonic_ms, panic_text, random_seed};
-use crate::engine::{Engine, Event, Limits, Request, RequestId};
+use crate::engine::{Ask, Engine, Event, Limits, RequestId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect;
 use crate::kernels;
@@ -78,7 +78,7 @@ enum Phase {
 }
 
 enum Command {
-    Submit(RequestId, Box<Request>),
+    Submit(RequestId, Ask),
     Cancel(RequestId),
 }
 
@@ -111,7 +111,7 @@ impl Host {
     ///
     /// # Errors
     /// `overloaded` when too many wait, `closed` or the engine's failure when it cannot serve.
-    pub fn submit(&self, request: Request) -> Result<RequestId> {
+    pub fn submit(&self, ask: impl Into<Ask>) -> Result<RequestId> {
         let mut state = self.shared.lock();
         state.ready()?;
         let handed_in = state.inbox.iter().filter(|command| matches!(command, Command::Submit(..))).count();
@@ -122,7 +122,7 @@ impl Host {
         // Ids cross the C border as positive i32; after two thousand million requests they start again.
         state.last_id = state.last_id % (i32::MAX as u32) + 1;
         let id = state.last_id;
-        state.inbox.push_back(Command::Submit(id, Box::new(request)));
+        state.inbox.push_back(Command::Submit(id, ask.into()));
         self.shared.commands.notify_one();
         Ok(id)
     }
@@ -306,7 +306,7 @@ impl Shared {
         while let Some(commands) = self.next_commands(&engine) {
             for command in commands {
                 match command {
-                    Command::Submit(id, request) => engine.submit(id, *request, random_seed(), &mut events),
+                    Command::Submit(id, ask) => engine.submit(id, ask, random_seed(), &mut events),
                     Command::Cancel(id) => engine.cancel(id, &mut events),
                 }
             }

@@ -1,0 +1,79 @@
+import assert from "node:assert/strict";
+import { EngineError } from "../engine/engine.ts";
+import { aborted, done, events, postRequest, testApp } from "./test_support.ts";
+
+const PATH = "/v1/embeddings";
+const asked = { model: "org/model", input: "hi" };
+
+async function post(path: string, value: unknown) {
+  const { app, engine } = testApp(events(done()));
+  const response = await app.request(postRequest(path, value));
+  return { status: response.status, body: await response.json(), engine };
+}
+
+Deno.test("POST /v1/embeddings: a vector for each input, tokens counted over all", async () => {
+  const { status, body, engine } = await post(PATH, { ...asked, input: ["hi", "ho", "hi"] });
+  const vectors = await Promise.all(["hi", "ho", "hi"].map((text) => engine.embed({ prompt: [text] })));
+  const data = vectors.map(({ values }, index) => ({ object: "embedding", index, embedding: [...values] }));
+  const usage = { prompt_tokens: 9, total_tokens: 9 };
+  assert.deepEqual([status, body], [200, { object: "list", data, model: "org/model", usage }]);
+  const ids = await post(PATH, { ...asked, input: await engine.tokenize(["hi"]) });
+  assert.deepEqual(ids.body.data, data.slice(0, 1));
+});
+
+Deno.test("POST /v1/embeddings: fewer dimensions, and bytes", async () => {
+  const whole = (await post(PATH, asked)).body.data[0].embedding;
+  const { embedding } = (await post(PATH, { ...asked, dimensions: 2, encoding_format: "base64" })).body.data[0];
+  const [x, y] = new Float32Array(Uint8Array.fromBase64(embedding).buffer);
+  const norm = Math.hypot(whole[0], whole[1]);
+  assert.ok(Math.abs(x! - whole[0] / norm) < 1e-6 && Math.abs(y! - whole[1] / norm) < 1e-6);
+});
+
+Deno.test("other paths: FastChat's has the model, Ollama's two have their own shapes", async () => {
+  const { data: [{ embedding }] } = (await post(PATH, asked)).body;
+  const path = await post("/v1/engines/org/model/embeddings", { input: "hi" });
+  assert.deepEqual([path.status, path.body.data[0].embedding], [200, embedding]);
+  const { total_duration: _, ...embed } = (await post("/api/embed", { ...asked, model: "org/model:latest" })).body;
+  assert.deepEqual(embed, { model: "org/model", embeddings: [embedding], load_duration: 0, prompt_eval_count: 3 });
+  const older = await post("/api/embeddings", { model: "org/model", prompt: "hi" });
+  assert.deepEqual(older.body, { embedding });
+  assert.deepEqual((await post("/api/embed", { model: "org/model", input: "" })).status, 400);
+});
+
+Deno.test("what cannot be embedded is refused in the envelope, under the field's name", async () => {
+  const refused: [object, unknown[]][] = [
+    [{ model: "x" }, [404, "model_not_found", "model"]],
+    [{ input: "" }, [400, "invalid_value", "input"]],
+    [{ dimensions: 9 }, [400, "invalid_value", "dimensions"]],
+    [{ input: [2 ** 31 - 1] }, [400, "invalid_value", "input"]],
+    [{ input: "x".repeat(2048) }, [400, "context_length_exceeded", "input"]],
+  ];
+  for (const [fields, expected] of refused) {
+    const { status, body: { error } } = await post(PATH, { ...asked, ...fields });
+    assert.deepEqual([status, error.code, error.param], expected, JSON.stringify(fields).slice(0, 80));
+  }
+  assert.equal((await post("/v1/engines/x/embeddings", { input: "hi" })).status, 404);
+});
+
+Deno.test("a request whose client leaves late ends with the text that is being read", async () => {
+  const { app, engine } = testApp(events(done()));
+  const calls: AbortSignal[] = [];
+  engine.embed = async (_request, { signal } = {}) => {
+    calls.push(signal!);
+    await aborted(signal!);
+    throw new EngineError("closed", "embedding: the request was cancelled");
+  };
+  const response = await app.request(postRequest(PATH, { ...asked, input: ["a", "b"] }));
+  await response.body!.cancel();
+  assert.deepEqual(calls.map((signal) => signal.aborted), [true]);
+});
+
+Deno.test("a failure after the head breaks the body off", async () => {
+  const { app, engine } = testApp(events(done()));
+  const failing = Promise.withResolvers<never>();
+  engine.embed = () => failing.promise;
+  const response = await app.request(postRequest(PATH, asked));
+  failing.reject(new EngineError("closed", "embedding: the engine was closed"));
+  assert.equal(response.status, 200);
+  await assert.rejects(response.json(), /engine was closed/);
+});
