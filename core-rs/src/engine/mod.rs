@@ -5,6 +5,7 @@
 //! host runs it on a thread, WebAssembly calls `step` itself.
 
 mod event;
+mod grammar;
 mod lm;
 mod logprobs;
 mod request;
@@ -14,6 +15,9 @@ mod stop;
 mod watch;
 
 pub use event::{Event, EventKind, FinishReason, RequestId, Timings, Usage};
+pub use grammar::{
+    Constraint, Grammar, MAX_CHOICES, MAX_CHOICES_BYTES, MAX_GRAMMAR_BYTES, MAX_PATTERN_BYTES, MAX_SCHEMA_BYTES, Syntax,
+};
 pub use lm::CausalLm;
 pub use logprobs::{MAX_TOKEN_BYTES, MAX_TOP, TokenLogprob};
 pub use request::{Limits, Request};

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::event::{Event, EventKind, FinishReason, RequestId};
+use super::grammar::Grammar;
 use super::lm::CausalLm;
 use super::logprobs;
 use super::request::{Limits, Request};
@@ -48,14 +49,35 @@ impl<M: CausalLm> Engine<M> {
 
     /// Take on a request: `Started` or `Failed` follows at once. `seed` is used when the request brings none.
     pub fn submit(&mut self, id: RequestId, request: Request, seed: u64, events: &mut Vec<Event>) {
-        let kind = match self.admit(id, request, seed) {
+        self.submit_within(id, request, None, seed, events);
+    }
+
+    /// As `submit`, with the grammar that the reply must stay in: its constraint, compiled and taken out of it.
+    pub fn submit_within(
+        &mut self,
+        id: RequestId,
+        request: Request,
+        grammar: Option<Box<dyn Grammar>>,
+        seed: u64,
+        events: &mut Vec<Event>,
+    ) {
+        let kind = match self.admit(id, request, grammar, seed) {
             Ok(prompt_tokens) => EventKind::Started { prompt_tokens },
             Err(error) => EventKind::Failed(error),
         };
         events.push(Event { request: id, kind });
     }
 
-    fn admit(&mut self, id: RequestId, request: Request, seed: u64) -> Result<usize> {
+    fn admit(
+        &mut self,
+        id: RequestId,
+        request: Request,
+        grammar: Option<Box<dyn Grammar>>,
+        seed: u64,
+    ) -> Result<usize> {
+        if request.constraint.is_some() {
+            return Err(Error::new(ErrorKind::Unsupported, "this build of the engine cannot constrain replies"));
+        }
         if self.waiting.len() >= self.limits.max_waiting {
             let message = format!("at most {} requests may wait, try again later", self.limits.max_waiting);
             return Err(Error::new(ErrorKind::Overloaded, message));
@@ -79,7 +101,7 @@ impl<M: CausalLm> Engine<M> {
         logprobs::check_prompt(len, request.prompt_logprobs)?;
         let seed = request.seed.unwrap_or(seed);
         let sequence = Sequence::new(id, request, prompt, seed, &self.model, &self.tokenizer, (self.now)())?;
-        self.waiting.push_back(sequence);
+        self.waiting.push_back(sequence.within(grammar, &self.tokenizer));
         Ok(len)
     }
 
