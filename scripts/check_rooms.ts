@@ -25,7 +25,7 @@ const RUST_PARTS = ["error", "tokenizer", "sampling", "kernels", "model"];
 
 /**
  * core-rs: error → formats, tokenizer, sampling, kernels, quantize → model → load → checkpoint → convert, inspect and
- * engine → records → platform → ffi, wasm.
+ * engine → records, constrain → platform → ffi, wasm.
  */
 export const RUST: House = {
   dir: "core-rs/src",
@@ -48,10 +48,23 @@ export const RUST: House = {
     inspect: ["error", "formats", "model", "quantize", "checkpoint", "load", "convert"],
     // Who runs next and when one ends; it is stepped from outside and knows no thread.
     engine: [...RUST_PARTS],
+    // What a reply must be, compiled for the engine.
+    constrain: ["error", "tokenizer", "engine"],
     // What leaves a host, and its bytes; the same through both borders.
     records: ["error", "engine"],
     // What differs between machines (threads, clocks, seeds, mapped files), and the loops that drive an engine with it.
-    platform: [...RUST_PARTS, "formats", "quantize", "checkpoint", "load", "convert", "inspect", "engine", "records"],
+    platform: [
+      ...RUST_PARTS,
+      "formats",
+      "quantize",
+      "checkpoint",
+      "load",
+      "convert",
+      "inspect",
+      "engine",
+      "constrain",
+      "records",
+    ],
     // The same verbs outward, for C and for JavaScript.
     ffi: ["error", "sampling", "engine", "records", "platform"],
     wasm: ["error", "sampling", "engine", "records", "platform"],
@@ -108,10 +121,10 @@ export const WORD_RULES: readonly WordRule[] = [
       /\bcfg(?:_attr)?!?\s*\(.*\btarget_(?:arch|family|os|env|feature|pointer_width)\b|\bcfg(?:_attr)?!?\s*\(.*\b(?:unix|windows)\b/,
     forbidden: (path) => inside(path, "core-rs/src") && !inside(path, "core-rs/src/kernels", "core-rs/src/platform"),
     // Some rooms are there for one kind of machine as a whole: exported symbols or JavaScript glue, and what the edge does
-    // without (checkpoints of other formats, conversion). Nothing but their names in the crate's front door needs a
+    // without (checkpoints of other formats, conversion, grammars). Nothing but their names in the crate's front door needs a
     // condition.
     except: (path, next) =>
-      path === "core-rs/src/lib.rs" && /^pub mod (?:checkpoint|convert|ffi|inspect|wasm);$/.test(next),
+      path === "core-rs/src/lib.rs" && /^pub mod (?:checkpoint|constrain|convert|ffi|inspect|wasm);$/.test(next),
     reason: "code for one kind of machine belongs to kernels/ or platform/",
   },
   {

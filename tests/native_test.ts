@@ -1,6 +1,7 @@
 /** The native engine on the small model: the contract of all engines, and what only it can show. */
 import assert from "node:assert/strict";
 import { engineContract } from "../src/engine/contract.ts";
+import type { Constraint, GenerateRequest } from "../src/engine/engine.ts";
 import { openEngine } from "../src/engine/mod.ts";
 import golden from "./golden/tiny-llama2.greedy.json" with { type: "json" };
 import { TINY_MODEL } from "./support.ts";
@@ -16,7 +17,7 @@ Deno.test("native engine: describes its model", async () => {
     contextLength: 512,
     vocabSize: 1024,
     embeddingLength: 64,
-    constrains: model.constrains,
+    constrains: true,
     parameters: model.parameters,
     quantization: "q8_0",
     chatTemplate: undefined,
@@ -32,6 +33,66 @@ Deno.test("native engine: describes its model", async () => {
 Deno.test("native engine: kernels that the core does not have are refused by name", async () => {
   const opening = openEngine({ engine: "native", model: TINY_MODEL, cpu: "avx3" });
   await assert.rejects(opening, { code: "invalid_request", message: /expected one of .*scalar, got "avx3"/ });
+});
+
+Deno.test("native engine: a reply is what its schema says, at any temperature", async () => {
+  await using engine = await openEngine({ engine: "native", model: TINY_MODEL });
+  const schema = {
+    type: "object",
+    properties: {
+      name: { type: "string", maxLength: 12 },
+      kind: { enum: ["één", "🦙"] },
+      tags: { type: "array", maxItems: 2, items: { type: "integer", minimum: 0, maximum: 9 } },
+      next: { anyOf: [{ type: "null" }, { $ref: "#/$defs/point" }] },
+    },
+    required: ["name", "kind", "tags", "next"],
+    additionalProperties: false,
+    $defs: {
+      point: {
+        type: "object",
+        properties: { x: { type: "boolean" } },
+        required: ["x"],
+        additionalProperties: false,
+      },
+    },
+  };
+  const sampling = { temperature: 2, topK: 0, topP: 1, minP: 0 };
+  const replies = Array.from({ length: 12 }, async (_, seed) => {
+    let text = "";
+    const request = { prompt: ["Hello"], sampling: { ...sampling, seed }, constraint: { type: "json_schema", schema } };
+    for await (const event of engine.generate(request as GenerateRequest)) {
+      if (event.type === "text") text += event.text;
+      if (event.type === "done") assert.equal(event.reason, "stop");
+    }
+    return JSON.parse(text);
+  });
+  for (const { name, kind, tags, next } of await Promise.all(replies)) {
+    assert.ok([...name].length <= 12 && ["één", "🦙"].includes(kind));
+    assert.ok(tags.length <= 2 && tags.every((tag: number) => Number.isInteger(tag) && tag >= 0 && tag <= 9));
+    assert.ok(next === null || typeof next.x === "boolean");
+  }
+});
+
+Deno.test("native engine: constraints made to hurt are refused in a second, and replies go on", async () => {
+  await using engine = await openEngine({ engine: "native", model: TINY_MODEL });
+  const nested = Array.from({ length: 100_000 }).reduce<unknown>((inner) => [inner], 1);
+  const constraints = [
+    { type: "regex", pattern: "(".repeat(60_000) },
+    { type: "json_schema", schema: nested },
+    { type: "json_schema", schema: { allOf: [{ $ref: "#" }, { $ref: "#" }] } },
+    { type: "json_schema", schema: { enum: ["x".repeat(10 * 2 ** 20)] } },
+  ] as Constraint[];
+  for (const constraint of constraints) {
+    const began = performance.now();
+    await assert.rejects(Array.fromAsync(engine.generate({ prompt: ["a"], constraint })), { code: "invalid_request" });
+    assert.ok(performance.now() - began < 1000);
+    const events = await Array.fromAsync(engine.generate({ prompt: ["a"], maxTokens: 1 }));
+    assert.equal(events.at(-1)?.type, "done");
+  }
+  const events = await Array.fromAsync(
+    engine.generate({ prompt: ["a"], constraint: { type: "regex", pattern: "(a+)+$" }, maxTokens: 9 }),
+  );
+  assert.match(events.map((event) => event.type === "text" ? event.text : "").join(""), /^a+$/);
 });
 
 Deno.test("native engine: progress rises to the whole", async () => {

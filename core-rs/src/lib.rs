@@ -15,9 +15,11 @@ pub mod records;
 pub mod sampling;
 pub mod tokenizer;
 
-// What the edge does without: files of other formats, and conversion.
+// What the edge does without: files of other formats, conversion, and grammars.
 #[cfg(not(target_family = "wasm"))]
 pub mod checkpoint;
+#[cfg(not(target_family = "wasm"))]
+pub mod constrain;
 #[cfg(not(target_family = "wasm"))]
 pub mod convert;
 #[cfg(not(target_family = "wasm"))]

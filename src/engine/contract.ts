@@ -70,6 +70,7 @@ export function engineContract(name: string, open: () => Promise<Engine>, option
   stopTexts(test);
   choosing(test);
   logprobs(test);
+  constraining(test);
   refusals(test);
   embeddings(test);
   tokens(test);
@@ -359,6 +360,21 @@ function checkText(told: readonly ChosenLogprob[], text: string): void {
   assert.equal(spell(told).trimStart(), text.trimStart());
 }
 
+function constraining(test: Register): void {
+  test("keeps a reply to what was asked for, or says that it cannot", async (engine) => {
+    const choices = ["yes, 🦙", "no", "yes", "</s>"];
+    const request: GenerateRequest = { prompt: GREEDY.prompt, maxTokens: 64, constraint: { type: "choice", choices } };
+    if (!engine.model.constrains) await refuses(engine, request, "unsupported", "a constraint");
+    for (let seed = 0; seed < 8 && engine.model.constrains; seed++) {
+      const sampling = { temperature: 2, topK: 0, topP: 1, minP: 0, seed };
+      const { text, done } = await collect(engine, { ...request, sampling });
+      assert.ok(choices.includes(text), text);
+      assert.equal(done.reason, "stop");
+    }
+    await serves(engine);
+  });
+}
+
 function refusals(test: Register): void {
   test("refuses values outside their range", async (engine) => {
     for (const [field, values] of Object.entries(INVALID)) {
@@ -592,6 +608,10 @@ const HIGHEST: SamplingParams = {
   seed: 2 ** 53 - 1,
 };
 
+const CYCLE: Record<string, unknown> = {};
+CYCLE.self = CYCLE;
+const NOT_A_SOURCE = [undefined, null, "", 1, ["a"], "\uD800", "x".repeat(2 ** 18 + 1), "é".repeat(2 ** 17 + 1)];
+
 const INVALID: Record<string, unknown[]> = {
   prompt: ["text", undefined, null, [1], [null], ["\uD800"]],
   maxTokens: NOT_A_COUNT,
@@ -602,6 +622,17 @@ const INVALID: Record<string, unknown[]> = {
   logprobs: [...NOT_A_NUMBER, 0.5, 21],
   promptLogprobs: [...NOT_A_NUMBER, 0.5, 21],
   ignoreEos: [1, "true", null],
+  constraint: [
+    ...["regex", null, [], {}, { type: "xml" }, { type: "toString" }, { type: "json_object", schema: {} }],
+    ...[undefined, () => {}, CYCLE, 1n, "x".repeat(2 ** 19)].map((schema) => ({ type: "json_schema", schema })),
+    ...NOT_A_SOURCE.map((pattern) => ({ type: "regex", pattern })),
+    ...NOT_A_SOURCE.map((grammar) => ({ type: "grammar", syntax: "lark", grammar })),
+    ...[undefined, "ebnf", 1].map((syntax) => ({ type: "grammar", syntax, grammar: 'start: "a"' })),
+    ...[undefined, "a", [], [""], [1], ["x".repeat(2 ** 16), "x"], new Array(1025).fill("x")].map((choices) => ({
+      type: "choice",
+      choices,
+    })),
+  ],
   sampling: [1, "x", null, []],
 };
 

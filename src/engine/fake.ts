@@ -31,7 +31,10 @@ export type FakeReply = string | readonly string[];
 
 /** Options of {@linkcode FakeEngine}; all have defaults. */
 export interface FakeOptions {
-  /** The reply, or a function of the request that gives it or throws. Default: a short sentence. */
+  /**
+   * The reply, or a function of the request that gives it or throws; constraints are checked and not followed. Default:
+   * a short sentence, the first choice of a constraint, or an empty object for those that ask for JSON.
+   */
   reply?: FakeReply | ((request: GenerateRequest) => FakeReply);
   /** Milliseconds each token takes. Default 0. */
   tokenMs?: number;
@@ -68,12 +71,17 @@ const DEFAULT_MODEL: ModelInfo = {
   constrains: true,
 };
 
+function defaultReply({ constraint }: GenerateRequest): FakeReply {
+  if (constraint?.type === "choice") return constraint.choices[0]!;
+  return constraint?.type.startsWith("json") ? "{}" : DEFAULT_REPLY;
+}
+
 /** A scripted engine. */
 export class FakeEngine implements Engine {
   readonly model: ModelInfo;
   /** Every request that passed validation, in order of arrival. */
   readonly requests: GenerateRequest[] = [];
-  readonly #reply: FakeReply | ((request: GenerateRequest) => FakeReply);
+  readonly #reply: Required<FakeOptions>["reply"];
   readonly #tokenMs: number;
   readonly #delay: (ms: number, signal: AbortSignal) => Promise<void>;
   readonly #now: () => number;
@@ -93,7 +101,7 @@ export class FakeEngine implements Engine {
     const named = [model.bosToken, model.eosToken].filter((token) => token !== undefined);
     const specialTokens = [...new Set([...model.specialTokens, ...named])];
     this.model = { ...model, specialTokens, vocabSize: specialTokens.length + CODE_POINTS };
-    this.#reply = options.reply ?? DEFAULT_REPLY;
+    this.#reply = options.reply ?? defaultReply;
     this.#tokenMs = options.tokenMs ?? 0;
     this.#delay = options.delay ?? sleep;
     this.#now = options.now ?? (() => performance.now());
@@ -219,7 +227,10 @@ export class FakeEngine implements Engine {
   #admit(request: GenerateRequest, more: number): number {
     this.#end.signal.throwIfAborted();
     this.#checkIds(request);
-    const { contextLength } = this.model;
+    const { contextLength, constrains } = this.model;
+    if (request.constraint && !constrains) {
+      throw new EngineError("unsupported", "checking constraint: not by this engine");
+    }
     const count = this.#ids(request).length;
     if (count === 0) throw invalid("checking prompt: expected at least one token, got none");
     if (count + more > contextLength) {

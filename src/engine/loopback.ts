@@ -96,7 +96,13 @@ export function readRequest(json: unknown): GenerateRequest {
     Object.fromEntries(names.filter((name) => wireName(name) in fields).map((name) => [name, fields[wireName(name)]]));
   const logitBias = logit_bias?.map(([id, bias]) => [id, bias ?? -Infinity]);
   const sampling = { ...given(SAMPLING_FIELDS), ...(logitBias && { logitBias }) };
-  return { ...given(REQUEST_FIELDS), sampling } as unknown as GenerateRequest;
+  const constraint = fields.constraint as { schema?: string } | undefined;
+  const schema = constraint?.schema && { schema: JSON.parse(constraint.schema) };
+  return {
+    ...given(REQUEST_FIELDS),
+    ...(constraint && { constraint: { ...constraint, ...schema } }),
+    sampling,
+  } as unknown as GenerateRequest;
 }
 
 const REQUEST_FIELDS: readonly (keyof GenerateRequest)[] = [

@@ -8,6 +8,7 @@
  */
 
 import {
+  type Constraint,
   type EmbedRequest,
   EngineError,
   type GenerateRequest,
@@ -39,6 +40,15 @@ export const MAX_BREAKERS = 32;
 export const MAX_BREAKER_LENGTH = 256;
 /** Most tokens whose log probabilities are told for each place. */
 export const MAX_LOGPROBS = 20;
+
+/** Most bytes of a JSON schema. */
+export const MAX_SCHEMA_BYTES = 512 * 1024;
+/** Most bytes of a grammar. */
+export const MAX_GRAMMAR_BYTES = 256 * 1024;
+/** Most bytes of a regular expression, or of all choices together. */
+export const MAX_PATTERN_BYTES = 64 * 1024;
+/** Most texts to choose from. */
+export const MAX_CHOICES = 1024;
 
 /** The numbers a parameter may take. */
 interface Range {
@@ -89,6 +99,18 @@ const SAMPLING: Readonly<Record<keyof SamplingParams, Range | Check>> = {
   seed: { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true },
 };
 
+/** What each constraint has besides its type. */
+const CONSTRAINTS: Readonly<Record<Constraint["type"], Readonly<Record<string, Check>>>> = {
+  json_schema: { schema: (value, name) => checkSize(jsonText(value, name), name, MAX_SCHEMA_BYTES) },
+  json_object: {},
+  regex: { pattern: (value, name) => checkSource(value, name, MAX_PATTERN_BYTES) },
+  choice: { choices: checkChoices },
+  grammar: {
+    syntax: (value, name) => checkOneOf(value, name, ["lark", "gbnf"]),
+    grammar: (value, name) => checkSource(value, name, MAX_GRAMMAR_BYTES),
+  },
+};
+
 /** The names of all sampling parameters. */
 export const SAMPLING_FIELDS = Object.keys(SAMPLING) as (keyof SamplingParams)[];
 const POOLINGS = ["mean", "last"] as const satisfies EmbedRequest["pooling"][];
@@ -102,14 +124,25 @@ export function checkRequest(request: GenerateRequest): void {
   checkObject(request, "request");
   checkPrompts(request);
   checkCount(request.maxTokens, "maxTokens");
-  const { stop, stopTokenIds, minTokens, ignoreEos, logprobs, promptLogprobs, sampling } = request;
+  const { stop, stopTokenIds, minTokens, ignoreEos, logprobs, promptLogprobs, sampling, constraint } = request;
   if (stop !== undefined) checkShortTexts(stop, "stop", MAX_STOPS, MAX_STOP_LENGTH);
   if (stopTokenIds !== undefined) checkIds(stopTokenIds, "stopTokenIds", MAX_STOP_IDS);
   if (minTokens !== undefined) checkRange(minTokens, "minTokens", ANY_COUNT);
   if (ignoreEos !== undefined && typeof ignoreEos !== "boolean") throw invalid("ignoreEos", "true or false", ignoreEos);
   if (logprobs !== undefined) checkRange(logprobs, "logprobs", LOGPROBS_RANGE);
   if (promptLogprobs !== undefined) checkRange(promptLogprobs, "promptLogprobs", LOGPROBS_RANGE);
+  if (constraint !== undefined) checkConstraint(checkObject(constraint, "constraint"));
   if (sampling !== undefined) checkSampling(checkObject(sampling, "sampling"));
+}
+
+function checkConstraint(constraint: Record<string, unknown>): void {
+  const { type, ...fields } = constraint;
+  const checks: Readonly<Record<string, Check>> =
+    CONSTRAINTS[checkOneOf(type, "constraint.type", Object.keys(CONSTRAINTS)) as Constraint["type"]];
+  for (const [field, check] of Object.entries(checks)) check(fields[field], `constraint.${field}`);
+  for (const field in fields) {
+    if (!Object.hasOwn(checks, field)) throw invalid(`constraint.${field}`, `nothing in a ${type}`, fields[field]);
+  }
 }
 
 function checkSampling(sampling: Record<string, unknown>): void {
@@ -171,10 +204,13 @@ export function encodeConfig(source: Record<string, unknown>, options: LoadOptio
   });
 }
 
-/** The request as the core's JSON: snake_case, flat. A bias of minus infinity is null, as JSON has it. */
+/**
+ * The request as the core's JSON: snake_case, flat. A bias of minus infinity is null, as JSON has it; a schema is a text,
+ * since it is for another thread to read.
+ */
 export function encodeRequest(request: GenerateRequest): string {
   const { prompt, promptIds, maxTokens, stop, stopTokenIds, minTokens, ignoreEos, sampling = {} } = request;
-  const { logprobs, promptLogprobs } = request;
+  const { logprobs, promptLogprobs, constraint } = request;
   return JSON.stringify({
     prompt,
     prompt_ids: promptIds,
@@ -185,6 +221,9 @@ export function encodeRequest(request: GenerateRequest): string {
     ignore_eos: ignoreEos,
     logprobs,
     prompt_logprobs: promptLogprobs,
+    constraint: constraint?.type === "json_schema"
+      ? { ...constraint, schema: jsonText(constraint.schema, "constraint.schema") }
+      : constraint,
     ...Object.fromEntries(SAMPLING_FIELDS.map((field) => [wireName(field), sampling[field]])),
   });
 }
@@ -225,11 +264,43 @@ function checkBiases(value: unknown, name: string): void {
   });
 }
 
+function checkSource(value: unknown, name: string, most: number): void {
+  checkSize(checkTexts([value], name)[0]!, name, most);
+}
+
+function checkChoices(value: unknown, name: string): void {
+  checkShortTexts(value, name, MAX_CHOICES, MAX_PATTERN_BYTES);
+  const choices = value as readonly string[];
+  if (choices.length === 0) throw invalid(name, "at least one text", 0);
+  checkSize(choices.join(""), name, MAX_PATTERN_BYTES);
+}
+
+function checkSize(text: string, name: string, most: number): void {
+  const bytes = new TextEncoder().encode(text).length;
+  if (bytes < 1 || bytes > most) throw invalid(name, `1 to ${most} bytes`, bytes);
+}
+
+function checkOneOf(value: unknown, name: string, names: readonly string[]): string {
+  if (typeof value !== "string" || !names.includes(value)) throw invalid(name, `one of ${names.join(", ")}`, value);
+  return value;
+}
+
+/** JSON has no text for functions, and its writer refuses cycles. */
+function jsonText(value: unknown, name: string): string {
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch {
+    // Told below.
+  }
+  if (text === undefined) throw invalid(name, "a value that JSON can write", value);
+  return text;
+}
+
 function checkSamplers(value: unknown, name: string): void {
   const names = checkTexts(value, name);
-  const known: readonly string[] = SAMPLERS;
   names.forEach((sampler, index) => {
-    if (!known.includes(sampler)) throw invalid(`${name}[${index}]`, `one of ${known.join(", ")}`, sampler);
+    checkOneOf(sampler, `${name}[${index}]`, SAMPLERS);
     if (names.indexOf(sampler) < index) throw invalid(`${name}[${index}]`, "each name once", sampler);
   });
 }

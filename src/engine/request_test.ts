@@ -46,6 +46,18 @@ Deno.test("says what was expected and what came", () => {
       { prompt, sampling: { allowedTokenIds: [] } },
       "checking sampling.allowedTokenIds: expected at least 1 token ids, got 0",
     ],
+    [
+      { prompt, constraint: { type: "xml" } },
+      'checking constraint.type: expected one of json_schema, json_object, regex, choice, grammar, got "xml"',
+    ],
+    [
+      { prompt, constraint: { type: "regex", pattern: "" } },
+      "checking constraint.pattern: expected 1 to 65536 bytes, got 0",
+    ],
+    [
+      { prompt, constraint: { type: "json_object", schema: {} } },
+      "checking constraint.schema: expected nothing in a json_object, got object",
+    ],
     [{ prompt, ignoreEos: {} }, "checking ignoreEos: expected true or false, got object"],
   ];
   for (const [request, sentence] of cases) assert.equal(refusal(request), sentence);
@@ -54,6 +66,15 @@ Deno.test("says what was expected and what came", () => {
 Deno.test("counts stop texts in characters, not UTF-16 units", () => {
   assert.equal(refusal({ prompt: ["x"], stop: ["🦙".repeat(1024)] }), "accepted");
   assert.match(refusal({ prompt: ["x"], stop: ["🦙".repeat(1025)] }), /got 1025/);
+});
+
+Deno.test("writes a schema as a text", () => {
+  const schema = { type: "string", enum: ["é"] };
+  const { constraint } = JSON.parse(encodeRequest({ prompt: ["a"], constraint: { type: "json_schema", schema } }));
+  assert.deepEqual(constraint, { type: "json_schema", schema: '{"type":"string","enum":["é"]}' });
+  for (const constraint of [{ type: "regex", pattern: "a" }, { type: "choice", choices: ["a"] }] as const) {
+    assert.deepEqual(JSON.parse(encodeRequest({ prompt: ["a"], constraint })).constraint, constraint);
+  }
 });
 
 Deno.test("writes only the fields that are given", () => {

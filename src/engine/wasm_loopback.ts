@@ -48,6 +48,7 @@ export class WasmEngine implements WasmCore {
     this.#config = config;
     this.#fileBytes = (JSON.parse(config) as { file_bytes: number }).file_bytes;
     this.#fake = new FakeEngine({
+      model: { constrains: false },
       reply: ({ prompt }) => prompt.includes(CONFIG) ? this.#config : "The quick brown fox jumps over the lazy dog",
     });
   }

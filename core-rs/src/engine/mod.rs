@@ -6,6 +6,7 @@
 
 mod embed;
 mod event;
+mod grammar;
 mod lm;
 mod logprobs;
 mod request;
@@ -17,6 +18,9 @@ mod watch;
 
 pub use embed::{EmbedRequest, MAX_EMBEDDING, Pooling};
 pub use event::{Event, EventKind, FinishReason, RequestId, Timings, Usage};
+pub use grammar::{
+    Constraint, Grammar, MAX_CHOICES, MAX_CHOICES_BYTES, MAX_GRAMMAR_BYTES, MAX_PATTERN_BYTES, MAX_SCHEMA_BYTES, Syntax,
+};
 pub use lm::CausalLm;
 pub use logprobs::{MAX_TOKEN_BYTES, MAX_TOP, TokenLogprob};
 pub use request::{Limits, Request};

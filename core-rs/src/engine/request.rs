@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::grammar::Constraint;
 use super::logprobs::MAX_TOP;
 use crate::error::{Error, Result};
 use crate::sampling::{Filter, SamplingParams};
@@ -92,6 +93,7 @@ pub struct Request {
     pub(super) logprobs: Option<usize>,
     /// The same for the prompt.
     pub(super) prompt_logprobs: Option<usize>,
+    pub(super) constraint: Option<Constraint>,
 }
 
 impl Request {
@@ -119,9 +121,15 @@ impl Request {
             logprobs: fields.integer("logprobs", 0, MAX_TOP as u64)?.map(|n| n as usize),
             prompt_logprobs: fields.integer("prompt_logprobs", 0, MAX_TOP as u64)?.map(|n| n as usize),
             sampling: fields.sampling()?,
+            constraint: fields.take("constraint").map(Constraint::from_json).transpose()?,
         };
         fields.end()?;
         Ok(request)
+    }
+
+    /// What the reply must be, which is then for others to see to.
+    pub fn take_constraint(&mut self) -> Option<Constraint> {
+        self.constraint.take()
     }
 
     /// The ids that it names, with the names of their fields; a vocabulary must have all of them.
@@ -325,7 +333,8 @@ mod tests {
                 "repeat_last_n":64,"presence_penalty":-2,"frequency_penalty":2,"dry_multiplier":0.8,"dry_base":2,
                 "dry_allowed_length":3,"dry_penalty_last_n":0,"xtc_probability":0.5,"xtc_threshold":0.2,"mirostat":2,
                 "mirostat_tau":4,"mirostat_eta":0.2,"samplers":["top_k","dry"],"logit_bias":[[3,-1.5],[4,null]],
-                "allowed_token_ids":[1,2],"banned_token_ids":[2],"logprobs":20,"prompt_logprobs":0,"seed":9007199254740991}"#,
+                "allowed_token_ids":[1,2],"banned_token_ids":[2],"logprobs":20,"prompt_logprobs":0,"seed":9007199254740991,
+                "constraint":{"type":"regex","pattern":"a"}}"#,
         )
         .expect("valid");
         let want = SamplingParams {
@@ -369,6 +378,7 @@ mod tests {
             seed: Some(MAX_SEED),
             logprobs: Some(20),
             prompt_logprobs: Some(0),
+            constraint: Some(Constraint::Regex { pattern: "a".into() }),
         };
         assert_eq!(full, request);
         let ids = parse(r#"{"prompt_ids":[1,2],"prompt":[]}"#).expect("valid");

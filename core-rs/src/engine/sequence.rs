@@ -1,6 +1,7 @@
 //! One reply on its way: its prompt, its cache, its sampler and what of its text may be shown.
 
 use super::event::{EventKind, FinishReason, RequestId, Timings, Usage};
+use super::grammar::{Grammar, mask};
 use super::lm::CausalLm;
 use super::logprobs::{Told, logprobs};
 use super::request::Request;
@@ -23,6 +24,8 @@ pub(super) struct Sequence<M: CausalLm> {
     stop_ids: Vec<u32>,
     min_tokens: usize,
     ignore_eos: bool,
+    /// What the reply must stay in.
+    grammar: Option<Box<dyn Grammar>>,
     /// Texts that must not come about in the reply.
     bad_words: Watch,
     /// Texts over which DRY finds no repetition, in prompt and reply.
@@ -67,6 +70,7 @@ impl<M: CausalLm> Sequence<M> {
             told: Told::new(request.logprobs),
             prompt_logprobs: request.prompt_logprobs,
             ignore_eos: request.ignore_eos,
+            grammar: None,
             limit: request.max_tokens.map_or(room, |max| max.min(room)),
             prompt,
             prefilled: 0,
@@ -80,6 +84,16 @@ impl<M: CausalLm> Sequence<M> {
             sequence.observe(tokenizer, sequence.prompt[at])?;
         }
         Ok(sequence)
+    }
+
+    /// The same sequence in a grammar: end tokens always end it, and its text is told as the grammar has it.
+    pub fn within(mut self, grammar: Option<Box<dyn Grammar>>, tokenizer: &Tokenizer) -> Self {
+        if grammar.is_some() {
+            self.ignore_eos = false;
+            self.decoder = tokenizer.verbatim_decoder();
+            self.grammar = grammar;
+        }
+        self
     }
 
     /// Tell the sampler of a token of prompt or reply.
@@ -119,11 +133,19 @@ impl<M: CausalLm> Sequence<M> {
         } else {
             model.forward(&[self.last], &mut self.cache)?
         };
+        self.decode_at.get_or_insert_with(now);
+        if self.is_finished() {
+            self.finish(FinishReason::Stop, now(), emit);
+            return Ok(true);
+        }
         let kept = self.told.keep(&logits);
         self.last = self.choose(&mut logits, tokenizer)?;
         self.observe(tokenizer, self.last)?;
-        self.decode_at.get_or_insert_with(now);
         self.generated += 1;
+        let ended = self.has_ended(tokenizer);
+        if let Some(grammar) = self.grammar.as_mut().filter(|_| !ended) {
+            grammar.accept(self.last)?;
+        }
         self.show(&kept, tokenizer, now, emit)
     }
 
@@ -151,7 +173,15 @@ impl<M: CausalLm> Sequence<M> {
         Ok(logits.split_off(logits.len() - n_vocab))
     }
 
+    /// Whether the grammar, if there is one, leaves nothing but the end.
+    fn is_finished(&self) -> bool {
+        self.grammar.as_ref().is_some_and(|grammar| grammar.is_finished())
+    }
+
     fn choose(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> Result<u32> {
+        if let Some(grammar) = &mut self.grammar {
+            mask(logits, grammar.allowed()?);
+        }
         if self.generated < self.min_tokens {
             for &id in tokenizer.ends().iter().chain(&self.stop_ids) {
                 if let Some(logit) = logits.get_mut(id as usize) {
@@ -196,6 +226,7 @@ impl<M: CausalLm> Sequence<M> {
                 }
             }
         }
+        let ended = ended || self.is_finished();
         if ended || self.generated >= self.limit {
             let reason = if ended { FinishReason::Stop } else { FinishReason::Length };
             self.finish(reason, now(), emit);

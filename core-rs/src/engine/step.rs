@@ -63,14 +63,17 @@ impl<M: CausalLm> Engine<M> {
             return Err(Error::new(ErrorKind::Overloaded, message));
         }
         let (turns, len) = match ask {
-            Ask::Reply(request) => {
+            Ask::Reply(request, _) if request.constraint.is_some() => {
+                return Err(Error::new(ErrorKind::Unsupported, "this build of the engine cannot constrain replies"));
+            }
+            Ask::Reply(request, grammar) => {
                 self.check_ids(&request.ids())?;
                 let prompt = self.tokens(&request.prompt, &request.prompt_ids)?;
                 let len = self.check_length(prompt.len(), 1)?;
                 logprobs::check_prompt(len, request.prompt_logprobs)?;
                 let seed = request.seed.unwrap_or(seed);
                 let sequence = Sequence::new(id, *request, prompt, seed, &self.model, &self.tokenizer, (self.now)())?;
-                (Turns::Reply(Box::new(sequence)), len)
+                (Turns::Reply(Box::new(sequence.within(grammar, &self.tokenizer))), len)
             }
             Ask::Embedding(request) => {
                 self.check_ids(&[("prompt_ids", request.prompt_ids.clone().unwrap_or_default())])?;

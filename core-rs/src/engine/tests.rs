@@ -396,6 +396,73 @@ fn the_prompt_is_told_of_token_by_token() {
     assert!(matches!(&events[3], EventKind::Text { text, .. } if text.is_empty()), "{events:?}");
 }
 
+/// A grammar of some texts in order: at each place one of some letters; `!` allows the end as well, `?` fails.
+struct Places {
+    left: std::collections::VecDeque<&'static str>,
+    bits: [u32; 1],
+}
+
+impl Grammar for Places {
+    fn allowed(&mut self) -> Result<&[u32]> {
+        let letters = self.left.front().expect("not finished");
+        if letters.contains('?') {
+            return Err(Error::invalid_request("too complex"));
+        }
+        let ids = letters.bytes().map(|c| if c == b'!' { END } else { u32::from(c - b'a') });
+        self.bits = [ids.fold(0, |bits, id| bits | 1 << id)];
+        Ok(&self.bits)
+    }
+
+    fn accept(&mut self, token: u32) -> Result<()> {
+        assert!(self.bits[0] >> token & 1 == 1 && token != END, "only what is allowed");
+        self.left.pop_front();
+        Ok(())
+    }
+
+    fn is_finished(&self) -> bool {
+        self.left.is_empty()
+    }
+}
+
+fn run_within(places: &[&'static str], rest: &str) -> Vec<EventKind> {
+    let mut engine = engine(Limits::default());
+    let mut events = Vec::new();
+    let grammar = Box::new(Places { left: places.iter().copied().collect(), bits: [0] });
+    engine.submit(1, Ask::Reply(Box::new(request("a", rest)), Some(grammar)), 0, &mut events);
+    finish(&mut engine, events).remove(&1).expect("events")
+}
+
+#[test]
+fn a_reply_stays_in_its_grammar_and_ends_with_it() {
+    // The model would say bcdef; among tokens of equal logits the first is chosen.
+    for (places, said, reason, tokens) in [
+        (&["bx", "zy", "c"][..], "byc", FinishReason::Stop, 3),
+        (&["b", "c!", "z!"], "bcz", FinishReason::Stop, 3),
+        (&["b", "!", "c"], "b", FinishReason::Stop, 2),
+        (&[], "", FinishReason::Stop, 0),
+        (&["b"; 10], "bbbbb", FinishReason::Length, 5),
+    ] {
+        for rest in [r#","max_tokens":5"#, r#","max_tokens":5,"ignore_eos":true"#] {
+            let events = run_within(places, rest);
+            assert_eq!(text(&events), said, "{places:?}");
+            assert_eq!(end(&events), (reason, None, 1, tokens), "{places:?}");
+        }
+    }
+}
+
+#[test]
+fn a_grammar_that_fails_ends_its_reply() {
+    let events = run_within(&["b", "?"], "");
+    assert!(matches!(events.last(), Some(EventKind::Failed(error)) if error.kind() == ErrorKind::InvalidRequest));
+    assert_eq!(text(&events), "b");
+}
+
+#[test]
+fn a_constraint_that_nobody_compiled_is_unsupported() {
+    let events = run("a", r#","constraint":{"type":"regex","pattern":"a"}"#);
+    assert_eq!(failure(&events).kind(), ErrorKind::Unsupported);
+}
+
 proptest! {
     /// Whatever is submitted, cancelled and stepped in whatever order: every request ends exactly once, nobody's text
     /// is touched by another, and every cache is freed.

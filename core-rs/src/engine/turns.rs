@@ -2,6 +2,7 @@
 
 use super::embed::{EmbedRequest, Embedding};
 use super::event::{EventKind, FinishReason, RequestId};
+use super::grammar::{Constraint, Grammar};
 use super::lm::CausalLm;
 use super::request::Request;
 use super::sequence::Sequence;
@@ -9,17 +10,26 @@ use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 
 /// What may be asked of an engine.
-#[derive(Debug, Clone, PartialEq)]
 pub enum Ask {
-    /// A reply to a prompt.
-    Reply(Box<Request>),
+    /// A reply to a prompt, within a grammar if there is one: the request's constraint, compiled and taken out of it.
+    Reply(Box<Request>, Option<Box<dyn Grammar>>),
     /// A text as a vector.
     Embedding(EmbedRequest),
 }
 
+impl Ask {
+    /// Takes out the constraint of a reply, for whoever compiles it.
+    pub fn take_constraint(&mut self) -> Option<Constraint> {
+        match self {
+            Self::Reply(request, _) => request.take_constraint(),
+            Self::Embedding(_) => None,
+        }
+    }
+}
+
 impl From<Request> for Ask {
     fn from(request: Request) -> Self {
-        Self::Reply(Box::new(request))
+        Self::Reply(Box::new(request), None)
     }
 }
 

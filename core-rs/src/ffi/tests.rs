@@ -212,6 +212,99 @@ fn a_cancelled_reply_says_so_and_others_go_on() {
     llamero_close(engine);
 }
 
+/// Random enough that an unconstrained reply of this model is never JSON.
+fn constrained(constraint: serde_json::Value, seed: u64) -> String {
+    serde_json::json!({
+        "prompt": ["Hello"], "max_tokens": 200, "ignore_eos": true, "constraint": constraint,
+        "temperature": 2, "top_k": 0, "top_p": 1, "min_p": 0, "seed": seed,
+    })
+    .to_string()
+}
+
+fn reply(records: &[Record], request: i32) -> String {
+    let texts = records.iter().filter(|record| record.request as i32 == request && record.kind == 4);
+    texts.map(|record| String::from_utf8_lossy(&record.payload[4..]).into_owned()).collect()
+}
+
+#[test]
+fn constrained_replies_are_json_at_a_high_temperature_and_fail_alone() {
+    let engine = open_tiny();
+    let schema = serde_json::json!({
+        "type": "object",
+        "properties": { "n": { "enum": ["één", "🦙"] }, "of": { "type": "array", "maxItems": 2, "items": { "type": "boolean" } } },
+        "required": ["n", "of"],
+        "additionalProperties": false,
+    });
+    let constraint = serde_json::json!({ "type": "json_schema", "schema": schema.to_string() });
+    let good: Vec<i32> = (0..6).map(|seed| submit(engine, &constrained(constraint.clone(), seed))).collect();
+    let bad = submit(engine, &constrained(serde_json::json!({ "type": "regex", "pattern": "(" }), 1));
+    let plain = submit(engine, r#"{"prompt":["Hello"],"max_tokens":3}"#);
+    let mut open = good.len() + 2;
+    let mut records = Vec::new();
+    while open > 0 {
+        records.extend(wait(engine).expect("records"));
+        open = good.len() + 2 - records.iter().filter(|record| matches!(record.kind, 5 | 6)).count();
+    }
+    let kinds = |request: i32| {
+        records.iter().filter(|record| record.request as i32 == request).map(|record| record.kind).collect::<Vec<_>>()
+    };
+    for request in good {
+        let text = reply(&records, request);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        assert!(["één", "🦙"].contains(&value["n"].as_str().expect("text")) && value["of"].is_array(), "{text}");
+        let last = records.iter().rfind(|record| record.request as i32 == request).expect("done");
+        assert!(String::from_utf8_lossy(&last.payload).contains(r#""reason":"stop""#));
+        assert_eq!((kinds(request)[0], last.kind), (7, 5));
+    }
+    let failed = records.iter().find(|record| record.request as i32 == bad).expect("a record");
+    assert_eq!(kinds(bad), [6], "nothing has begun");
+    assert!(String::from_utf8_lossy(&failed.payload).contains("invalid_request"));
+    assert_eq!(kinds(plain).last(), Some(&5));
+    llamero_close(engine);
+}
+
+#[test]
+fn constrained_requests_are_cancelled_and_closed_while_they_are_compiled() {
+    let engine = open_tiny();
+    let slow = serde_json::json!({ "type": "json_schema", "schema": serde_json::json!({
+        "type": "object",
+        "properties": (0..1000).map(|i| (format!("p{i}"), serde_json::json!({ "type": "string" }))).collect::<serde_json::Map<_, _>>(),
+    }).to_string() });
+    let requests: Vec<i32> = (0..6).map(|seed| submit(engine, &constrained(slow.clone(), seed))).collect();
+    requests.iter().for_each(|&request| assert_eq!(llamero_cancel(engine, request), 0));
+    let mut records = Vec::new();
+    while records.iter().filter(|record: &&Record| record.kind == 5).count() < requests.len() {
+        records.extend(wait(engine).expect("records"));
+    }
+    for request in requests {
+        let of: Vec<&Record> = records.iter().filter(|record| record.request as i32 == request).collect();
+        assert_eq!((of[0].kind, of.last().expect("done").kind), (7, 5));
+        assert!(String::from_utf8_lossy(&of[of.len() - 1].payload).contains("cancelled"));
+    }
+    (0..6).for_each(|seed| assert!(submit(engine, &constrained(slow.clone(), seed)) > 0));
+    assert_eq!(llamero_close(engine), 0, "which waits for the threads");
+}
+
+#[test]
+fn constraints_beyond_their_limits_are_refused_at_the_door() {
+    let engine = open_tiny();
+    for (constraint, word) in [
+        (serde_json::json!({ "type": "xml" }), "unknown variant"),
+        (serde_json::json!({ "type": "regex" }), "pattern"),
+        (serde_json::json!({ "type": "json_object", "schema": "{}" }), "unknown field"),
+        (serde_json::json!({ "type": "grammar", "syntax": "ebnf", "grammar": "x" }), "ebnf"),
+        (serde_json::json!({ "type": "choice", "choices": [] }), "choices"),
+        (serde_json::json!({ "type": "json_schema", "schema": "x".repeat(10 << 20) }), "at most 524288"),
+        (serde_json::json!({ "type": "x".repeat(10 << 20) }), "unknown variant"),
+        (serde_json::json!("regex"), "constraint"),
+    ] {
+        assert_eq!(submit(engine, &constrained(constraint, 1)), ErrorKind::InvalidRequest.code());
+        let said = last_error(engine);
+        assert!(said.contains(word) && said.len() < 400, "{said}");
+    }
+    llamero_close(engine);
+}
+
 #[test]
 fn a_panic_becomes_a_code_and_a_sentence() {
     assert_eq!(export(0, || panic!("on purpose")), ErrorKind::Internal.code());

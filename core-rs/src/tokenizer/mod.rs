@@ -172,6 +172,18 @@ impl Tokenizer {
         StreamDecoder::new(self.scheme.has_space_prefix())
     }
 
+    /// A decoder that keeps every byte, also a space in front.
+    pub fn verbatim_decoder(&self) -> StreamDecoder {
+        StreamDecoder::new(false)
+    }
+
+    /// The bytes that an id adds to a text; none for ids that are no plain text, such as special tokens.
+    pub fn text_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        let (_, token_type) = self.vocab.get(id)?;
+        let is_text = matches!(token_type, TokenType::Normal | TokenType::Byte) && !self.is_end(id);
+        self.bytes(id).ok().filter(|_| is_text)
+    }
+
     /// Whether this id ends generation.
     pub fn is_end(&self, id: u32) -> bool {
         self.vocab.is_end(id)

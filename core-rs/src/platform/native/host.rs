@@ -6,15 +6,17 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use super::compiling::Compiling;
 use super::source::Source;
 use super::{closed, machine, monotonic_ms, panic_text, random_seed};
-use crate::engine::{Ask, Engine, Event, Limits, RequestId};
+use crate::constrain::{STACK_BYTES, Vocabulary};
+use crate::engine::{Ask, Constraint, Engine, Event, EventKind, Grammar, Limits, RequestId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect;
 use crate::kernels;
@@ -49,6 +51,8 @@ pub struct HostConfig {
 pub struct Host {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// The threads that compile constraints.
+    compilers: Mutex<Vec<JoinHandle<()>>>,
     limits: Limits,
 }
 
@@ -58,6 +62,8 @@ struct Shared {
     commands: Condvar,
     /// Signalled when a reader may find something to read.
     events: Condvar,
+    /// The tokens as grammars see them, from the first constraint on.
+    vocabulary: OnceLock<Result<Vocabulary>>,
 }
 
 struct State {
@@ -68,6 +74,8 @@ struct State {
     pending: HashMap<RequestId, usize>,
     last_id: RequestId,
     stats: Stats,
+    /// Requests whose constraint is not compiled yet.
+    compiling: Compiling,
 }
 
 enum Phase {
@@ -97,14 +105,20 @@ impl Host {
             pending: HashMap::new(),
             last_id: 0,
             stats: Stats::default(),
+            compiling: Compiling::default(),
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), commands: Condvar::new(), events: Condvar::new() });
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            commands: Condvar::new(),
+            events: Condvar::new(),
+            vocabulary: OnceLock::new(),
+        });
         let on_thread = shared.clone();
         let thread = std::thread::Builder::new()
             .name("llamero-engine".into())
             .spawn(move || on_thread.run(&config, limits))
             .map_err(|e| Error::internal(format!("cannot start the engine thread: {e}")))?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)), limits })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)), compilers: Mutex::default(), limits })
     }
 
     /// Hand in a request; its events come out of `drain`.
@@ -115,22 +129,51 @@ impl Host {
         let mut state = self.shared.lock();
         state.ready()?;
         let handed_in = state.inbox.iter().filter(|command| matches!(command, Command::Submit(..))).count();
-        if state.stats.waiting + handed_in >= self.limits.max_waiting {
+        if state.stats.waiting + handed_in + state.compiling.len() >= self.limits.max_waiting {
             let message = format!("at most {} requests may wait, try again later", self.limits.max_waiting);
             return Err(Error::new(ErrorKind::Overloaded, message));
         }
         // Ids cross the C border as positive i32; after two thousand million requests they start again.
         state.last_id = state.last_id % (i32::MAX as u32) + 1;
         let id = state.last_id;
-        state.inbox.push_back(Command::Submit(id, ask.into()));
+        let mut ask = ask.into();
+        match (ask.take_constraint(), ask) {
+            (Some(constraint), Ask::Reply(request, _)) => {
+                if state.compiling.push(id, *request, constraint)
+                    && let Err(error) = self.start_compiler()
+                {
+                    state.compiling.ended();
+                    state.compiling.take(id);
+                    return Err(error);
+                }
+            }
+            (_, ask) => state.inbox.push_back(Command::Submit(id, ask)),
+        }
         self.shared.commands.notify_one();
         Ok(id)
+    }
+
+    fn start_compiler(&self) -> Result<()> {
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("llamero-grammar".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || shared.compile())
+            .map_err(|e| Error::new(ErrorKind::Overloaded, format!("cannot start a thread for grammars: {e}")))?;
+        let mut compilers = self.compilers.lock().unwrap_or_else(PoisonError::into_inner);
+        compilers.retain(|thread| !thread.is_finished());
+        compilers.push(thread);
+        Ok(())
     }
 
     /// End a request; its `Done` comes out of `drain`. Ids that have ended are ignored.
     pub fn cancel(&self, id: RequestId) {
         let mut state = self.shared.lock();
         if matches!(state.phase, Phase::Ready { .. }) {
+            // Without its constraint: what is cancelled says nothing any more.
+            if let Some(request) = state.compiling.take(id) {
+                state.inbox.push_back(Command::Submit(id, request.into()));
+            }
             state.inbox.push_back(Command::Cancel(id));
             self.shared.commands.notify_one();
         }
@@ -180,7 +223,8 @@ impl Host {
 
     /// How busy the host is.
     pub fn stats(&self) -> Stats {
-        self.shared.lock().stats
+        let state = self.shared.lock();
+        Stats { waiting: state.stats.waiting + state.compiling.len(), ..state.stats }
     }
 
     /// End everything: running requests are dropped, `drain` returns `closed`, the thread is joined. Idempotent.
@@ -191,11 +235,13 @@ impl Host {
             state.stats = Stats { healthy: false, waiting: 0, running: 0, ..state.stats };
             state.inbox.clear();
             state.outbox.clear();
+            state.compiling.clear();
         }
         self.shared.commands.notify_all();
         self.shared.events.notify_all();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        let compilers = std::mem::take(&mut *self.compilers.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in thread.into_iter().chain(compilers) {
             // A panic of the thread has been reported as an event already.
             let _ = thread.join();
         }
@@ -264,6 +310,7 @@ impl Shared {
         let mut state = self.lock();
         if !matches!(state.phase, Phase::Closed) {
             state.stats = Stats { healthy: false, waiting: 0, running: 0, ..state.stats };
+            state.compiling.clear();
             state.phase = Phase::Failed(error.clone());
             state.push_event(HostEvent::Failed(error));
             self.events.notify_all();
@@ -286,6 +333,7 @@ impl Shared {
             })
             .map_err(cannot)?;
         let mut info = loaded.info;
+        info.constrains = true;
         if info.name.is_empty() {
             info.name = config.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         }
@@ -315,6 +363,34 @@ impl Shared {
             self.publish(&engine, &mut events);
         }
         Ok(())
+    }
+
+    /// Compile constraints until none waits.
+    fn compile(&self) {
+        while let Some((id, constraint)) = self.next_constraint() {
+            let outcome = self.grammar(&constraint);
+            let mut state = self.lock();
+            // Cancelled or closed in the meantime, when it is not there any more.
+            let Some(request) = state.compiling.take(id) else { continue };
+            match outcome {
+                Ok(grammar) => state.inbox.push_back(Command::Submit(id, Ask::Reply(Box::new(request), Some(grammar)))),
+                Err(error) => {
+                    state.push_event(HostEvent::Request(Event { request: id, kind: EventKind::Failed(error) }));
+                    self.events.notify_all();
+                }
+            }
+            self.commands.notify_one();
+        }
+    }
+
+    fn next_constraint(&self) -> Option<(RequestId, Constraint)> {
+        self.lock().compiling.next()
+    }
+
+    fn grammar(&self, constraint: &Constraint) -> Result<Box<dyn Grammar>> {
+        let (_, tokenizer) = self.lock().ready()?;
+        let vocabulary = self.vocabulary.get_or_init(|| Vocabulary::new(&tokenizer));
+        vocabulary.as_ref().map_err(Error::clone)?.compile(constraint)
     }
 
     /// Sleep until there is a command or work; none when closed.

@@ -1,5 +1,6 @@
 //! The native side: operating-system clock, seeds, memory-mapped files and threads.
 
+mod compiling;
 mod content;
 mod disk;
 pub mod host;
