@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Formats with signed values are shifted up until they have none, and their side takes the shift back. This is ggml's
-//! arithmetic (`vec_dot_q4_1_q8_1` for all), except that scale and sum of activations stay f32 where ggml rounds them to
-//! f16, and that activations have a scale for each 32 values where ggml's K types give them one for 256.
+//! arithmetic (`vec_dot_q4_1_q8_1` for all), except that the sum of activations stays f32 where ggml rounds it to f16, and
+//! that activations have a scale for each 32 values where ggml's K types give them one for 256: half the error.
 //!
 //! Layouts: `block_q4_0` to `block_q6_K` of ggml's `ggml-common.h`, little-endian.
 
@@ -231,7 +231,15 @@ fn quantize_block(x: &[f32; BLOCK], q: &mut [i8; BLOCK]) -> (f32, [i32; 2]) {
         q[i] = round_to_i8(x[i] * inverse);
         sums[i / (BLOCK / 2)] += i32::from(q[i]);
     }
-    (scale, sums)
+    (to_eleven_bits(scale), sums)
+}
+
+/// The nearest number of eleven bits, ties to even: what an f16 keeps, over f32's range. ggml stores scales of activations
+/// as f16; rounding ours like that quartered the mean distance of a small model's logits from llama.cpp's.
+#[inline(always)]
+fn to_eleven_bits(v: f32) -> f32 {
+    let bits = v.to_bits();
+    f32::from_bits((bits + 0xfff + (bits >> 13 & 1)) & !0x1fff)
 }
 
 /// Bits of an f32 without its sign; their order as integers is the order of magnitudes.
@@ -481,7 +489,7 @@ mod tests {
         rows.quantize(&values, BLOCK);
         let row = rows.row(0);
         for (q, v) in row.q[0].iter().zip(&values) {
-            assert!((row.scale[0] * f32::from(*q) - v).abs() <= row.scale[0] * 0.5001);
+            assert!((row.scale[0] * f32::from(*q) - v).abs() <= row.scale[0] * 0.54);
         }
         let sum: f32 = row.q[0].iter().map(|&q| row.scale[0] * f32::from(q)).sum();
         assert!((row.side[0] - sum).abs() < 1e-4);
