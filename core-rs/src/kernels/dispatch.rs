@@ -1,31 +1,53 @@
 //! Which instruction set the kernels use: found once at run time, printable, and forcible for tests and bug reports.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::blocks::{Format, Rows};
+use super::blocks::{Format, Rows, StoredRows};
 use super::floats::{self, Piece};
 use super::scalar;
 use super::vector::Head;
 use crate::error::{Error, Result};
 
-/// Weight rows that a panel kernel multiplies at once: two rows by four tokens keep AVX2's sixteen registers busy.
-pub(super) const PANEL_ROWS: usize = 2;
+/// What a thread's products use on their way; each instruction set has its own use for it.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// Unpacked rows.
+    pub(super) rows: Rows<u8>,
+    /// Unpacked rows, interleaved.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) panel: super::x86_blocks::Panel,
+}
 
-/// What a panel gives for one token.
-pub(super) type Products = [f32; PANEL_ROWS];
+/// Every format.
+pub(super) const ALL_FORMATS: &[Format] = &[
+    Format::Q4_0,
+    Format::Q4_1,
+    Format::Q5_0,
+    Format::Q5_1,
+    Format::Q8_0,
+    Format::Q2K,
+    Format::Q3K,
+    Format::Q4K,
+    Format::Q5K,
+    Format::Q6K,
+];
 
 /// The kernels of one instruction set. All are safe to call: a table is reachable only on a CPU that can run it.
 ///
 /// Arguments go by reference: structs of slices copied at each call stalled on their own stores, a tenth of decoding.
 pub(super) struct Kernels {
     pub(super) name: &'static str,
-    /// Rows of activations to int8 blocks.
-    pub(super) quantize: fn(&[f32], &mut Rows<i8>),
-    /// Rows of stored weight blocks to unpacked blocks; there may be fewer than the target holds.
-    pub(super) unpack: fn(Format, &[u8], &mut Rows<u8>),
-    /// Dot products of [`PANEL_ROWS`] weight rows with consecutive activation rows, from the given one on.
-    pub(super) panel: fn(&Rows<u8>, &Rows<i8>, usize, &mut [Products]),
+    /// The formats that `product` multiplies.
+    pub(super) formats: &'static [Format],
+    /// Stored rows that `product` takes at once.
+    pub(super) panel_rows: usize,
+    /// Rows of this many activations each to int8 blocks.
+    pub(super) quantize: fn(&[f32], usize, &mut Rows<i8>),
+    /// Dot products of at most `panel_rows` stored rows with some rows of activations: `panel_rows` numbers for each of
+    /// the latter, of which those of rows that are not there mean nothing.
+    pub(super) product: fn(&mut Scratch, StoredRows<'_>, &Rows<i8>, Range<usize>, &mut [f32]),
     /// Products of a piece for each token; the second argument is a scratch for its widened weights.
     pub(super) floats: fn(&Piece<'_>, &mut [f32], &mut [[f32; floats::PANEL_ROWS]]),
     /// Attention of one head for one token.
@@ -41,6 +63,11 @@ pub struct Isa(&'static Kernels);
 impl Isa {
     pub(super) fn kernels(self) -> &'static Kernels {
         self.0
+    }
+
+    /// Whether weights of `format` are multiplied here.
+    pub(super) fn multiplies(self, format: Format) -> bool {
+        self.0.formats.contains(&format)
     }
 
     /// Its name: `scalar`, `avx2` or `simd128`.
@@ -71,21 +98,14 @@ static ACTIVE: OnceLock<Isa> = OnceLock::new();
 
 /// Instruction sets that this CPU can run, the fastest first.
 pub fn available() -> Vec<Isa> {
-    let fast: Option<&'static Kernels> = {
-        #[cfg(target_arch = "x86_64")]
-        {
-            super::x86::detect()
-        }
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        {
-            Some(&super::simd128::KERNELS)
-        }
-        #[cfg(not(any(target_arch = "x86_64", all(target_arch = "wasm32", target_feature = "simd128"))))]
-        {
-            None
-        }
-    };
-    fast.into_iter().chain([&scalar::KERNELS]).map(Isa).collect()
+    // A module is built either with vectors or without, and then has nothing else to choose.
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    let all = [&super::simd128::KERNELS];
+    #[cfg(target_arch = "x86_64")]
+    let all = super::x86::detect().into_iter().chain([&scalar::KERNELS]);
+    #[cfg(not(any(target_arch = "x86_64", all(target_arch = "wasm32", target_feature = "simd128"))))]
+    let all = [&scalar::KERNELS];
+    all.into_iter().map(Isa).collect()
 }
 
 /// Settles the instruction set for the process: the one named, or the fastest there is.

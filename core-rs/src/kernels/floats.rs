@@ -118,7 +118,7 @@ pub(super) fn widened<'a, T>(
     std::array::from_fn(|r| &scratch[r * len..][..len])
 }
 
-/// `out[m, n] = x[m, k] · weights[n, k]ᵀ`; `k` is a multiple of [`super::blocks::LANES`].
+/// `out[m, n] = x[m, k] · weights[n, k]ᵀ`; `k` is a multiple of [`super::vector::LANES`].
 pub(super) fn matmul(isa: Isa, weights: Floats<'_>, k: usize, x: &[f32], out: &mut [f32]) {
     let (n, m) = (weights.len() / k, x.len() / k);
     assert_eq!((weights.len(), x.len(), out.len()), (n * k, m * k, m * n), "shapes of a product");
@@ -189,8 +189,8 @@ mod tests {
     use candle_core::{Device, Module, Tensor};
     use proptest::prelude::*;
 
-    use super::super::blocks::LANES;
     use super::super::dispatch::available;
+    use super::super::vector::LANES;
     use super::super::{Linear, on_pool};
     use super::*;
 

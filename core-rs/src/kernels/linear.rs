@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 
 /// `x [.., n_in] -> x · weightᵀ [.., n_out]`, the weight `[n_out, n_in]` staying in its stored form.
 ///
-/// Q4_1, Q5_0, Q5_1, f16, bf16 and f32 on the CPU are multiplied here, everything else by candle. That is asked for its
-/// stored product alone: its dense one, for every pair of types, would be a tenth of a WebAssembly module.
+/// What the CPU's kernels multiply (f16, bf16, f32 and most blocks) is multiplied here, everything else by candle. That is
+/// asked for its stored product alone: its dense one, for every pair of types, would be a tenth of a WebAssembly module.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Weight,
@@ -47,7 +47,9 @@ impl Linear {
         };
         let ours = stored.device().is_cpu() && n_in.is_multiple_of(BLOCK);
         let weight = match Format::of(stored.dtype()) {
-            Some(format) if ours => Weight::Blocks { stored, format, isa },
+            Some(format) if ours && isa.multiplies(format) && n_in.is_multiple_of(format.stored_values()) => {
+                Weight::Blocks { stored, format, isa }
+            }
             None if ours && floats_of(&stored, &stored.data()?).is_ok() => Weight::Floats { stored, isa },
             _ => Weight::Candle(widened(stored)?),
         };

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::blocks::{Format, Rows};
-use super::dispatch::{Isa, PANEL_ROWS, Products};
+use super::blocks::{Format, Rows, StoredRows};
+use super::dispatch::{Isa, Scratch};
 use super::parallel::{Shared, for_each_range};
 
 /// Quantised activations of one tile: half of a common 512 KiB second-level cache, the rest is left to weights.
@@ -20,10 +20,18 @@ pub(super) struct Weights<'a> {
     pub(super) k: usize,
 }
 
+impl<'a> Weights<'a> {
+    fn rows(&self, rows: Range<usize>) -> StoredRows<'a> {
+        let Self { format, bytes, k, .. } = *self;
+        let row_bytes = format.row_bytes(k);
+        StoredRows { format, bytes: &bytes[rows.start * row_bytes..rows.end * row_bytes], k }
+    }
+}
+
 /// Quantises rows of `k` activations each.
 pub(super) fn quantize(isa: Isa, x: &[f32], k: usize) -> Rows<i8> {
-    let mut rows = Rows::zeros(x.len() / k, k);
-    (isa.kernels().quantize)(x, &mut rows);
+    let mut rows = Rows::default();
+    (isa.kernels().quantize)(x, k, &mut rows);
     rows
 }
 
@@ -32,10 +40,10 @@ pub(super) fn matmul(isa: Isa, weights: Weights<'_>, x: &Rows<i8>, out: &mut [f3
     assert_eq!(weights.bytes.len(), weights.n * weights.format.row_bytes(weights.k), "weight bytes");
     assert_eq!((weights.k, out.len()), (x.k(), x.len() * weights.n), "shapes of a product");
     let shared = Shared::new(out);
-    let panels = weights.n.div_ceil(PANEL_ROWS);
-    for_each_range(panels, PANEL_ROWS * weights.k * x.len(), |panels| {
+    let panel_rows = isa.kernels().panel_rows;
+    for_each_range(weights.n.div_ceil(panel_rows), panel_rows * weights.k * x.len(), |panels| {
         let tile = (TILE_BYTES / weights.k).max(TILE_TOKENS);
-        let mut band = Band::new(isa, weights, tile.min(x.len()));
+        let mut band = Band { isa, weights, scratch: Scratch::default(), products: Vec::new() };
         for first in (0..x.len()).step_by(tile) {
             let tokens = first..x.len().min(first + tile);
             for panel in panels.clone() {
@@ -49,39 +57,23 @@ pub(super) fn matmul(isa: Isa, weights: Weights<'_>, x: &Rows<i8>, out: &mut [f3
 struct Band<'a> {
     isa: Isa,
     weights: Weights<'a>,
-    unpacked: Rows<u8>,
-    products: Vec<Products>,
+    scratch: Scratch,
+    products: Vec<f32>,
 }
 
-impl<'a> Band<'a> {
-    fn new(isa: Isa, weights: Weights<'a>, tokens: usize) -> Self {
-        let unpacked = Rows::zeros(PANEL_ROWS, weights.k);
-        Self { isa, weights, unpacked, products: vec![[0.0; PANEL_ROWS]; tokens] }
-    }
-
+impl Band<'_> {
     /// Multiplies the weight rows of `panel` with the given tokens and stores their columns of `out`.
     fn run(&mut self, panel: usize, x: &Rows<i8>, tokens: Range<usize>, out: &Shared<'_>) {
-        let n = self.weights.n;
-        let rows = panel * PANEL_ROWS..n.min((panel + 1) * PANEL_ROWS);
-        self.unpack(rows.clone());
-        let products = &mut self.products[..tokens.len()];
-        (self.isa.kernels().panel)(&self.unpacked, x, tokens.start, products);
-        for (token, products) in tokens.zip(products) {
+        let (n, kernels) = (self.weights.n, self.isa.kernels());
+        let rows = panel * kernels.panel_rows..n.min((panel + 1) * kernels.panel_rows);
+        self.products.resize(tokens.len() * kernels.panel_rows, 0.0);
+        let stored = self.weights.rows(rows.clone());
+        (kernels.product)(&mut self.scratch, stored, x, tokens.clone(), &mut self.products);
+        for (token, products) in tokens.zip(self.products.chunks_exact(kernels.panel_rows)) {
             // SAFETY: columns `rows` belong to this panel, and each panel to one range of `for_each_range`.
             let columns = unsafe { out.slice(token * n + rows.start..token * n + rows.end) };
-            // A whole panel is two plain stores; a copy of unknown length would be a call for each token.
-            match columns.first_chunk_mut() {
-                Some(whole) => *whole = *products,
-                None => columns.copy_from_slice(&products[..columns.len()]),
-            }
+            columns.copy_from_slice(&products[..columns.len()]);
         }
-    }
-
-    /// The last panel may be short: what its missing rows held before is multiplied, but not stored.
-    fn unpack(&mut self, rows: Range<usize>) {
-        let Weights { format, bytes, k, .. } = self.weights;
-        let stored = &bytes[rows.start * format.row_bytes(k)..rows.end * format.row_bytes(k)];
-        (self.isa.kernels().unpack)(format, stored, &mut self.unpacked);
     }
 }
 
@@ -89,26 +81,35 @@ impl<'a> Band<'a> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::dispatch::available;
-    use super::super::scalar;
+    use super::super::blocks::Row;
+    use super::super::dispatch::{ALL_FORMATS, available};
     use super::super::vector::Head;
     use super::*;
 
-    const FORMATS: [Format; 3] = [Format::Q4_1, Format::Q5_0, Format::Q5_1];
     /// f16 bits worth meeting: zeros, a subnormal, one, its negative, the largest, infinities, NaN.
     const HALVES: [u16; 9] = [0, 0x8000, 0x0001, 0x3c00, 0xbc00, 0x7bff, 0x7c00, 0xfc00, 0x7e00];
     /// Relative to the sum of the magnitudes of all terms: the order of additions differs, not their number.
     const TOLERANCE: f64 = 1e-6;
 
+    /// Where a stored block has f16 numbers.
+    fn half_places(format: Format) -> &'static [usize] {
+        match format {
+            Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => &[0],
+            Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
+            Format::Q2K => &[80, 82],
+            Format::Q3K => &[108],
+            Format::Q6K => &[208],
+        }
+    }
+
     /// Stored weights of `n` rows of random blocks; with `extreme`, scales may be anything.
     fn weights(format: Format, n: usize, k: usize, extreme: bool) -> impl Strategy<Value = Vec<u8>> {
-        let block = format.row_bytes(32);
         let halves = move |bits: u16| if extreme { HALVES[usize::from(bits) % HALVES.len()] } else { bits % 0x3c00 };
         prop::collection::vec(any::<u8>(), n * format.row_bytes(k)).prop_map(move |mut bytes| {
-            for block in bytes.chunks_exact_mut(block) {
-                for at in if format == Format::Q5_0 { 0..1 } else { 0..2 } {
-                    let bits = halves(u16::from_le_bytes([block[2 * at], block[2 * at + 1]]));
-                    block[2 * at..2 * at + 2].copy_from_slice(&bits.to_le_bytes());
+            for block in bytes.chunks_exact_mut(format.stored_bytes()) {
+                for &at in half_places(format) {
+                    let bits = halves(u16::from_le_bytes([block[at], block[at + 1]]));
+                    block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
                 }
             }
             bytes
@@ -146,9 +147,10 @@ mod tests {
     }
 
     fn case() -> impl Strategy<Value = Case> {
-        let dims = (0..3_usize, 1..10_usize, 1..8_usize, 1..12_usize, any::<bool>());
+        let dims = (0..ALL_FORMATS.len(), 1..10_usize, 1..20_usize, 1..12_usize, any::<bool>());
         dims.prop_flat_map(|(format, m, n, blocks, extreme)| {
-            let (format, k) = (FORMATS[format], blocks * 32);
+            let format = ALL_FORMATS[format];
+            let k = if format.stored_values() == 32 { blocks * 32 } else { blocks.div_ceil(4) * 256 };
             let x = prop::collection::vec(activation(extreme), m * k);
             (weights(format, n, k, extreme), x).prop_map(move |(bytes, x)| Case { format, m, n, k, bytes, x })
         })
@@ -157,23 +159,30 @@ mod tests {
     /// Scalar products of a case and, beside each, the sum of its terms' magnitudes.
     fn truth(case: &Case) -> Vec<(f32, f64)> {
         let scalar = scalar_isa();
-        let x = quantize(scalar, &case.x, case.k);
-        let mut band = Band::new(scalar, case.weights(), 1);
-        let mut out = vec![(0.0, 0.0); case.m * case.n];
-        for j in 0..case.n {
-            band.unpack(j..j + 1);
-            let w = band.unpacked.row(0);
-            for i in 0..case.m {
-                let x = x.row(i);
-                let magnitude = (0..w.q.len()).map(|b| {
-                    let products = w.q[b].iter().zip(x.q[b]).map(|(&w, x)| f64::from(w) * f64::from(x).abs());
-                    let scales = f64::from(w.scale[b]).abs() * f64::from(x.scale[b]);
-                    scales * products.sum::<f64>() + (f64::from(w.side[b]) * f64::from(x.side[b])).abs()
-                });
-                out[i * case.n + j] = (scalar::dot(w, x), magnitude.sum());
+        let (x, mut unpacked) = (quantize(scalar, &case.x, case.k), Rows::default());
+        let products = case.product(scalar);
+        let mut out = Vec::new();
+        for i in 0..case.m {
+            for j in 0..case.n {
+                unpacked.unpack(case.weights().rows(j..j + 1));
+                out.push((products[i * case.n + j], magnitude(unpacked.row(0), x.row(i), x.half_sides(i))));
             }
         }
         out
+    }
+
+    fn magnitude(w: Row<'_, u8>, x: Row<'_, i8>, half_sides: &[[f32; 2]]) -> f64 {
+        let per_scale = w.q.len() * 32 / w.scale.len();
+        let terms = (0..w.scale.len()).map(|s| {
+            let values = s * per_scale..(s + 1) * per_scale;
+            let (wq, xq) = (&w.q.as_flattened()[values.clone()], &x.q.as_flattened()[values.clone()]);
+            let products = wq.iter().zip(xq).map(|(&w, &x)| f64::from(w) * f64::from(x).abs());
+            let block = values.start / 32;
+            let side = if per_scale == 32 { x.side[block] } else { half_sides[block][s % 2] };
+            let scales = f64::from(w.scale[s]).abs() * f64::from(x.scale[block]);
+            scales * products.sum::<f64>() + (f64::from(w.side[s]) * f64::from(side)).abs()
+        });
+        terms.sum()
     }
 
     /// What two floats must share to count as the same: NaNs have no preferred bits.
@@ -237,21 +246,6 @@ mod tests {
             let run = |isa: Isa| {
                 let rows = quantize(isa, &x, 96);
                 let row = rows.row(0);
-                (row.q.to_vec(), row.scale.iter().chain(row.side).copied().map(bits).collect::<Vec<_>>())
-            };
-            for isa in available() {
-                prop_assert_eq!(run(isa), run(scalar_isa()));
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn unpacked_rows_agree_to_the_bit(case in case()) {
-            let run = |isa: Isa| {
-                let mut band = Band::new(isa, case.weights(), 1);
-                band.unpack(0..1);
-                let row = band.unpacked.row(0);
                 (row.q.to_vec(), row.scale.iter().chain(row.side).copied().map(bits).collect::<Vec<_>>())
             };
             for isa in available() {

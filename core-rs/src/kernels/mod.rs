@@ -27,6 +27,8 @@ mod values;
 mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+#[cfg(target_arch = "x86_64")]
+mod x86_blocks;
 
 pub use dispatch::{Isa, active, available, select};
 pub(crate) use dispatch::{attend, swiglu};

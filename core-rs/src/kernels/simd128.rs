@@ -3,28 +3,39 @@
 //! or without these instructions, so there is nothing to detect and no unsafe door to them.
 
 use std::arch::wasm32::*;
+use std::ops::Range;
 
-use super::blocks::{BLOCK, Format, Q4_1_BYTES, Q5_0_BYTES, Q5_0_ZERO, Q5_1_BYTES, Row, RowMut, Rows, half_at};
-use super::dispatch::{Kernels, PANEL_ROWS};
+use super::blocks::{
+    BLOCK, Format, Q4_1_BYTES, Q5_0_BYTES, Q5_0_ZERO, Q5_1_BYTES, Row, RowMut, Rows, StoredRows, half_at,
+};
+use super::dispatch::{Kernels, Scratch};
 use super::{scalar, vector};
 
 /// Tokens multiplied at once, a lane each.
 const PANEL_TOKENS: usize = 4;
 
+/// Weight rows that are multiplied at once.
+const PANEL_ROWS: usize = 2;
+
 pub(super) static KERNELS: Kernels = Kernels {
     name: "simd128",
-    quantize: |values, rows| rows.quantize(values),
-    unpack,
-    panel,
+    formats: &[Format::Q4_1, Format::Q5_0, Format::Q5_1],
+    panel_rows: PANEL_ROWS,
+    quantize: |values, k, rows| rows.quantize(values, k),
+    product,
     floats: scalar::floats,
     attend: |head, out| vector::attend(head, out, vector::dots),
     swiglu: |gate, up, out| vector::swiglu(gate, up, out),
 };
 
-fn unpack(format: Format, bytes: &[u8], rows: &mut Rows<u8>) {
-    for (i, bytes) in bytes.chunks_exact(format.row_bytes(rows.k())).enumerate() {
-        unpack_row(format, bytes, rows.row_mut(i));
+/// Where there is one row alone, what the second held before is multiplied too, and means nothing.
+fn product(scratch: &mut Scratch, stored: StoredRows<'_>, x: &Rows<i8>, tokens: Range<usize>, out: &mut [f32]) {
+    let StoredRows { format, bytes, k } = stored;
+    scratch.rows.reshape(PANEL_ROWS, k, 1);
+    for (i, bytes) in bytes.chunks_exact(format.row_bytes(k)).enumerate() {
+        unpack_row(format, bytes, scratch.rows.row_mut(i));
     }
+    panel(&scratch.rows, x, tokens.start, out.as_chunks_mut().0);
 }
 
 /// Stored blocks as `blocks` describes them.

@@ -1,7 +1,8 @@
 //! Float loops written so that a compiler can vectorise them for any instruction set: fixed lanes, no reassociation,
 //! no fused multiply-add. Each instruction set inlines the same bodies, so their results agree bit for bit.
 
-use super::blocks::LANES;
+/// Floats that vector loops take at once.
+pub(super) const LANES: usize = 8;
 
 /// What one query head needs to attend: its query, and the keys and values of the cache as rows `stride` apart.
 /// Key and value `j` are `[j * stride..][..query.len()]` of their slices.

@@ -1,6 +1,5 @@
-//! AVX2 forms of the kernels. Unpacking and the dot product are written by hand; the other loops are the portable
-//! bodies, compiled again with the wider instructions. (Unpacking that way was tried: the compiler took vectors apart
-//! again around the scales, and decoding ran at a third of the speed.)
+//! AVX2 forms of the kernels. Float products are written by hand, and those of blocks (`x86_blocks`); the other loops are
+//! the portable bodies, compiled again with the wider instructions.
 //!
 //! Every function here carries `#[target_feature]`; [`detect`] is the one way to reach them, so each table entry's
 //! condition, a CPU with AVX2, FMA and F16C, holds by construction.
@@ -9,13 +8,11 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::blocks::{BLOCK, Format, LANES, Q4_1_BYTES, Q5_0_BYTES, Q5_0_ZERO, Q5_1_BYTES, Row, RowMut, Rows};
-use super::dispatch::{Kernels, PANEL_ROWS, Products};
+use super::blocks::Rows;
+use super::dispatch::{ALL_FORMATS, Kernels};
 use super::floats::{self, FEW_TOKENS, Floats, Piece, Stored};
-use super::vector::{self, Head, TOGETHER};
-
-/// Tokens multiplied at once: with two weight rows that is eight accumulators.
-const PANEL_TOKENS: usize = 4;
+use super::vector::{self, Head, LANES, TOGETHER};
+use super::x86_blocks;
 
 /// The AVX2 kernels, if this CPU has what they need. Nearly every processor with AVX2 has FMA and F16C too.
 pub(super) fn detect() -> Option<&'static Kernels> {
@@ -26,12 +23,12 @@ pub(super) fn detect() -> Option<&'static Kernels> {
 /// Private to this file, so that [`detect`] stays the only way in.
 static AVX2: Kernels = Kernels {
     name: "avx2",
+    formats: ALL_FORMATS,
+    panel_rows: x86_blocks::PANEL_ROWS,
     // SAFETY: `detect` hands out this table only after finding avx2, fma and f16c.
-    quantize: |values, rows| unsafe { quantize(values, rows) },
+    quantize: |values, k, rows| unsafe { quantize(values, k, rows) },
     // SAFETY: as above.
-    unpack: |format, bytes, rows| unsafe { unpack(format, bytes, rows) },
-    // SAFETY: as above.
-    panel: |w, x, first, out| unsafe { panel(w, x, first, out) },
+    product: |scratch, stored, x, tokens, out| unsafe { x86_blocks::product(scratch, stored, x, tokens, out) },
     // SAFETY: as above.
     floats: |piece, scratch, out| unsafe { floats(piece, scratch, out) },
     // SAFETY: as above.
@@ -41,75 +38,8 @@ static AVX2: Kernels = Kernels {
 };
 
 #[target_feature(enable = "avx2")]
-fn quantize(values: &[f32], rows: &mut Rows<i8>) {
-    rows.quantize(values);
-}
-
-#[target_feature(enable = "avx2,f16c")]
-fn unpack(format: Format, bytes: &[u8], rows: &mut Rows<u8>) {
-    for (i, bytes) in bytes.chunks_exact(format.row_bytes(rows.k())).enumerate() {
-        unpack_row(format, bytes, rows.row_mut(i));
-    }
-}
-
-/// Stored blocks as `blocks` describes them.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn unpack_row(format: Format, bytes: &[u8], row: RowMut<'_, u8>) {
-    let sides = row.q.iter_mut().zip(row.scale).zip(row.side);
-    match format {
-        Format::Q4_1 => {
-            for (block, ((q, scale), side)) in bytes.as_chunks::<Q4_1_BYTES>().0.iter().zip(sides) {
-                let [d0, d1, m0, m1, nibbles @ ..] = block;
-                (*scale, *side) = halves([*d0, *d1, *m0, *m1]);
-                store_u8(q, spread_nibbles(nibbles));
-            }
-        }
-        Format::Q5_0 => {
-            for (block, ((q, scale), side)) in bytes.as_chunks::<Q5_0_BYTES>().0.iter().zip(sides) {
-                let [d0, d1, h0, h1, h2, h3, nibbles @ ..] = block;
-                *scale = halves([*d0, *d1, 0, 0]).0;
-                *side = -Q5_0_ZERO * *scale;
-                store_u8(q, _mm256_or_si256(spread_nibbles(nibbles), spread_bits([*h0, *h1, *h2, *h3])));
-            }
-        }
-        Format::Q5_1 => {
-            for (block, ((q, scale), side)) in bytes.as_chunks::<Q5_1_BYTES>().0.iter().zip(sides) {
-                let [d0, d1, m0, m1, h0, h1, h2, h3, nibbles @ ..] = block;
-                (*scale, *side) = halves([*d0, *d1, *m0, *m1]);
-                store_u8(q, _mm256_or_si256(spread_nibbles(nibbles), spread_bits([*h0, *h1, *h2, *h3])));
-            }
-        }
-    }
-}
-
-/// Two little-endian f16 as f32.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn halves(bytes: [u8; 4]) -> (f32, f32) {
-    let pair = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from_le_bytes(bytes)));
-    (_mm_cvtss_f32(pair), _mm_cvtss_f32(_mm_movehdup_ps(pair)))
-}
-
-/// Low nibbles to the first half, high nibbles to the second.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn spread_nibbles(bytes: &[u8; BLOCK / 2]) -> __m256i {
-    // SAFETY: reads the array's 16 bytes; the instruction asks for no alignment.
-    let low = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
-    _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(low), low), _mm256_set1_epi8(15))
-}
-
-/// Bit i of the word to bit 4 of byte i: each byte gets the word's byte that holds its bit, and keeps only that bit.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn spread_bits(word: [u8; 4]) -> __m256i {
-    const ONES: i64 = 0x0101_0101_0101_0101;
-    let spread = _mm256_set_epi64x(3 * ONES, 2 * ONES, ONES, 0);
-    let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(word)), spread);
-    let bit = _mm256_set1_epi64x(i64::from_le_bytes([1, 2, 4, 8, 16, 32, 64, 128]));
-    let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
-    _mm256_and_si256(set, _mm256_set1_epi8(16))
+fn quantize(values: &[f32], k: usize, rows: &mut Rows<i8>) {
+    rows.quantize(values, k);
 }
 
 #[target_feature(enable = "avx2")]
@@ -142,65 +72,6 @@ fn dots(query: &[f32], rows: [&[f32]; TOGETHER]) -> [f32; TOGETHER] {
 #[target_feature(enable = "avx2")]
 fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
     vector::swiglu(gate, up, out);
-}
-
-/// Four tokens at a time, then one: the arithmetic of a token is the same in both, in the same order.
-#[target_feature(enable = "avx2,fma")]
-fn panel(w: &Rows<u8>, x: &Rows<i8>, first: usize, out: &mut [Products]) {
-    let w = [w.row(0), w.row(1)];
-    let (fours, ones) = out.as_chunks_mut::<PANEL_TOKENS>();
-    let rest = first + fours.len() * PANEL_TOKENS;
-    for (i, out) in fours.iter_mut().enumerate() {
-        let i = first + i * PANEL_TOKENS;
-        tile(w, [x.row(i), x.row(i + 1), x.row(i + 2), x.row(i + 3)], out);
-    }
-    for (i, out) in ones.iter_mut().enumerate() {
-        tile(w, [x.row(rest + i)], std::array::from_mut(out));
-    }
-}
-
-/// Dot products of each weight row with each of `T` activation rows, a block of 32 at a time.
-///
-/// No closures around intrinsics: they would be calls, since inlining decides before a closure gets its features.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn tile<const T: usize>(w: [Row<'_, u8>; PANEL_ROWS], x: [Row<'_, i8>; T], out: &mut [Products; T]) {
-    let n = w[0].q.len();
-    // The same lengths for all of them, so that the indices below need no checks.
-    let w = w.map(|r| Row { q: &r.q[..n], scale: &r.scale[..n], side: r.side });
-    let x = x.map(|r| Row { q: &r.q[..n], scale: &r.scale[..n], side: r.side });
-    let ones = _mm256_set1_epi16(1);
-    let mut sums = [[_mm256_setzero_ps(); PANEL_ROWS]; T];
-    for b in 0..n {
-        let (mut wq, mut ws) = ([_mm256_setzero_si256(); PANEL_ROWS], [_mm256_setzero_ps(); PANEL_ROWS]);
-        for r in 0..PANEL_ROWS {
-            (wq[r], ws[r]) = (load_u8(&w[r].q[b]), _mm256_set1_ps(w[r].scale[b]));
-        }
-        for t in 0..T {
-            let (xq, xs) = (load_i8(&x[t].q[b]), _mm256_set1_ps(x[t].scale[b]));
-            for r in 0..PANEL_ROWS {
-                // Pairs stay within i16: 2 * 31 * 127 < 2^15.
-                let pairs = _mm256_maddubs_epi16(wq[r], xq);
-                let product = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
-                sums[t][r] = _mm256_fmadd_ps(_mm256_mul_ps(ws[r], xs), product, sums[t][r]);
-            }
-        }
-    }
-    for t in 0..T {
-        for r in 0..PANEL_ROWS {
-            out[t][r] = sum_lanes(add_sides(w[r].side, x[t].side, sums[t][r]));
-        }
-    }
-}
-
-/// Adds the products of the side terms, eight blocks at a time; padding adds zeros.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn add_sides(w: &[f32], x: &[f32], mut sum: __m256) -> __m256 {
-    for (w, x) in w.as_chunks::<LANES>().0.iter().zip(x.as_chunks::<LANES>().0) {
-        sum = _mm256_fmadd_ps(load_f32(w), load_f32(x), sum);
-    }
-    sum
 }
 
 /// Products of a piece for each token. The order of additions is the same for any number of tokens.
@@ -360,27 +231,6 @@ fn sum_lanes(v: __m256) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_u8(from: &[u8; BLOCK]) -> __m256i {
-    // SAFETY: reads the array's 32 bytes; the instruction asks for no alignment.
-    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store_u8(to: &mut [u8; BLOCK], v: __m256i) {
-    // SAFETY: writes the array's 32 bytes; the instruction asks for no alignment.
-    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v) };
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_i8(from: &[i8; BLOCK]) -> __m256i {
-    // SAFETY: as `load_u8`.
-    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
 }
 
 #[inline]
