@@ -333,7 +333,7 @@ fn files_that_break_their_rules_are_refused() {
         // Steps that make a text longer and longer.
         (
             "metaspace",
-            |f| f["normalizer"] = json!({"type": "Replace", "pattern": {"String": " "}, "content": "four"}),
+            |f| f["normalizer"] = json!({"content": "four", "pattern": {"String": " "}, "type": "Replace"}),
             "of the normalizer, got {\"content\":\"four\"",
         ),
         (
