@@ -6,7 +6,6 @@ use std::sync::OnceLock;
 
 use super::blocks::{Format, Rows, StoredRows};
 use super::floats::{self, Piece};
-use super::scalar;
 use super::vector::Head;
 use crate::error::{Error, Result};
 
@@ -98,14 +97,13 @@ static ACTIVE: OnceLock<Isa> = OnceLock::new();
 
 /// Instruction sets that this CPU can run, the fastest first.
 pub fn available() -> Vec<Isa> {
-    // A module is built either with vectors or without, and then has nothing else to choose.
-    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-    let all = [&super::simd128::KERNELS];
     #[cfg(target_arch = "x86_64")]
-    let all = super::x86::detect().into_iter().chain([&scalar::KERNELS]);
+    let fast = super::x86::detect();
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    let fast = Some(&super::simd128::KERNELS);
     #[cfg(not(any(target_arch = "x86_64", all(target_arch = "wasm32", target_feature = "simd128"))))]
-    let all = [&scalar::KERNELS];
-    all.into_iter().map(Isa).collect()
+    let fast = None;
+    fast.into_iter().chain([&super::scalar::KERNELS]).map(Isa).collect()
 }
 
 /// Settles the instruction set for the process: the one named, or the fastest there is.

@@ -6,7 +6,8 @@ use std::arch::wasm32::*;
 use std::ops::Range;
 
 use super::blocks::{
-    BLOCK, Format, Q4_1_BYTES, Q5_0_BYTES, Q5_0_ZERO, Q5_1_BYTES, Row, RowMut, Rows, StoredRows, half_at,
+    BLOCK, Format, Q4_0_BYTES, Q4_0_ZERO, Q4_1_BYTES, Q5_0_BYTES, Q5_0_ZERO, Q5_1_BYTES, Row, RowMut, Rows, StoredRows,
+    half_at,
 };
 use super::dispatch::{Kernels, Scratch};
 use super::{scalar, vector};
@@ -19,7 +20,7 @@ const PANEL_ROWS: usize = 2;
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "simd128",
-    formats: &[Format::Q4_1, Format::Q5_0, Format::Q5_1],
+    formats: &[Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1],
     panel_rows: PANEL_ROWS,
     quantize: |values, k, rows| rows.quantize(values, k),
     product,
@@ -43,6 +44,14 @@ fn product(scratch: &mut Scratch, stored: StoredRows<'_>, x: &Rows<i8>, tokens: 
 fn unpack_row(format: Format, bytes: &[u8], row: RowMut<'_, u8>) {
     let sides = row.q.iter_mut().zip(row.scale).zip(row.side);
     match format {
+        Format::Q4_0 => {
+            for (block, ((q, scale), side)) in bytes.as_chunks::<Q4_0_BYTES>().0.iter().zip(sides) {
+                let [_, _, nibbles @ ..] = block;
+                *scale = half_at(block, 0);
+                *side = -Q4_0_ZERO * *scale;
+                store(q, spread_nibbles(nibbles));
+            }
+        }
         Format::Q4_1 => {
             for (block, ((q, scale), side)) in bytes.as_chunks::<Q4_1_BYTES>().0.iter().zip(sides) {
                 let [_, _, _, _, nibbles @ ..] = block;
@@ -65,6 +74,7 @@ fn unpack_row(format: Format, bytes: &[u8], row: RowMut<'_, u8>) {
                 store(q, with_fifth_bits(spread_nibbles(nibbles), [*h0, *h1, *h2, *h3]));
             }
         }
+        _ => unreachable!("{format:?} is not in the table of formats"),
     }
 }
 
