@@ -20,10 +20,12 @@ import { type Engine, openEngine } from "../src/engine/mod.ts";
 
 const SERVER = fileURLToPath(new URL("./bench_service_server.ts", import.meta.url));
 const MODEL = "fake";
-/** What the issue of a served token must reach, for the verdict column. */
+/** What is wanted, for the last column. */
 const WANTED = { tokensPerSecond: 20_000, firstTokenMs: 1, decodeShare: 0.03 };
 /** Turns of the second part; medians are taken. */
-const ROUNDS = 15;
+const ROUNDS = 41;
+/** Replies of one token before them: a service that runs has been compiled by what it did before. */
+const WARM_UP = 150;
 const DECODED = 64;
 
 interface Result {
@@ -169,9 +171,10 @@ async function overhead(model: string): Promise<Result[]> {
     (request, info) => app.fetch(request, info),
   );
   const [direct, served]: Timed[][] = [[], []];
+  for (let each = 0; each < WARM_UP; each++) await timeServed(server.addr.port, 1);
   for (let round = 0; round < ROUNDS; round++) {
     direct!.push(await timeDirect(engine));
-    served!.push(await timeServed(server.addr.port));
+    served!.push(await timeServed(server.addr.port, DECODED));
   }
   await server.shutdown();
   const first = median(served!.map(({ firstMs }, at) => firstMs - direct![at]!.firstMs));
@@ -190,11 +193,11 @@ async function timeDirect(engine: Engine): Promise<Timed> {
   return { firstMs: first - started, decodeMs: performance.now() - first };
 }
 
-async function timeServed(port: number): Promise<Timed> {
+async function timeServed(port: number, tokens: number): Promise<Timed> {
   using connection = await Deno.connect({ hostname: "127.0.0.1", port });
   const started = performance.now();
   let first = 0;
-  for await (const text of textOf(connection, head(port, chatBody(MODEL, DECODED)))) {
+  for await (const text of textOf(connection, head(port, chatBody(MODEL, tokens)))) {
     if (/"content":"[^"]/.test(text)) first ||= performance.now();
     if (text.includes("[DONE]")) break;
   }
