@@ -77,7 +77,7 @@ function messages(service: Service, options: CompletionOptions): Handler<ApiEnv>
     const fail = (error: unknown) => service.fail(requestId, error);
     // Some models think whatever they are asked; their thoughts are no text.
     const reply = service.reply(originOf(c), { ...request, reasoning: true }, left.signal);
-    const events = await begun(reply, startAfterMs);
+    const events = await begun(reply, startAfterMs, left.signal);
     const written = messageEvents(writer, request, events);
 
     if (request.stream) {

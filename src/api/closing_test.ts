@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { EngineError } from "../engine/engine.ts";
-import { aborted, chatRequest, done, events, said, testApp } from "./test_support.ts";
+import type { Observer } from "./observe.ts";
+import { aborted, chatRequest, done, events, said, testApp, untilAborted } from "./test_support.ts";
 
 Deno.test("a server that stops refuses new requests, says so, and lets replies go on", async () => {
   const closing = new AbortController();
@@ -38,4 +39,14 @@ Deno.test("a reply that is cut at the end of the drain has an error as its last 
   const last = JSON.parse(text.trim().split("\n\n").at(-1)!.replace(/^data: /, ""));
   assert.equal(last.error.code, "closed");
   assert.doesNotMatch(text, /\[DONE\]/);
+});
+
+Deno.test("whoever follows replies hears of the end of one whose body nobody has read", async () => {
+  const ended = Promise.withResolvers<string>();
+  const observer: Observer = { reply: () => ({ event() {}, end: (outcome) => ended.resolve(outcome) }) };
+  const { app, log } = testApp(untilAborted({ type: "started", promptTokens: 3 }), { observers: [observer] });
+  const response = await app.request(chatRequest({ stream: true }));
+  await response.body!.cancel();
+  assert.match(await ended.promise, /^(left|cancelled)$/);
+  assert.deepEqual(log.map(({ event }) => event), ["request"]);
 });

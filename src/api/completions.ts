@@ -78,7 +78,7 @@ function chatCompletions(service: Service, options: CompletionOptions): Handler<
     const left = new AbortController();
     const body = { onCancel: () => left.abort(), keepAliveMs };
     const fail = (error: unknown) => service.fail(requestId, error);
-    const events = await begun(service.replies(originOf(c), request, left.signal), startAfterMs);
+    const events = await begun(service.replies(originOf(c), request, left.signal), startAfterMs, left.signal);
 
     if (request.stream) {
       const chunks = streamReply(head, events, request, fail);
@@ -193,9 +193,19 @@ export async function* lateReply(
   }
 }
 
-/** The same events once the first has come, so that an early failure is thrown here; a slow first is not waited for. */
-export async function begun<T>(events: AsyncGenerator<T>, waitMs: number): Promise<AsyncGenerator<T>> {
+/**
+ * The same events once the first has come, so that an early failure is thrown here; a slow first is not waited for.
+ *
+ * Aborting `signal` ends `events`, also when nobody ever asks for the second: a body that is left before it is read never
+ * runs what stands behind it.
+ */
+export async function begun<T>(
+  events: AsyncGenerator<T>,
+  waitMs: number,
+  signal: AbortSignal,
+): Promise<AsyncGenerator<T>> {
   const first = events.next();
+  signal.addEventListener("abort", () => void events.return(undefined).catch(() => {}), { once: true });
   await within(first, waitMs);
   return (async function* () {
     try {

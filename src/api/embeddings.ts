@@ -24,6 +24,7 @@ import {
 } from "../protocol/mod.ts";
 import { readJson } from "./body.ts";
 import { answerWhole, type CompletionOptions } from "./completions.ts";
+import { type Origin, originOf } from "./observe.ts";
 import type { ApiEnv, Route } from "./route.ts";
 import { renamed, type Service } from "./service.ts";
 import { LATE, within } from "./timing.ts";
@@ -90,7 +91,7 @@ function embeddings(service: Service, dialect: Dialect, options: CompletionOptio
     if (!service.serves(request.model)) service.requireModel(request.model.replace(/:latest$/, ""));
     const started = service.clock();
     const left = new AbortController();
-    const made = embedAll(service, request, left.signal).catch((error) => {
+    const made = embedAll(service, originOf(c), request, left.signal).catch((error) => {
       throw renamed(error, ["messages", "prompt", null], dialect.field);
     });
     const reply = made.then((made) => dialect.reply(service, request, made, service.clock() - started));
@@ -108,10 +109,15 @@ function withModel(c: Context<ApiEnv>, value: unknown): unknown {
   return model === undefined || typeof value !== "object" ? value : { ...value, model };
 }
 
-async function embedAll(service: Service, request: EmbeddingsRequest, signal: AbortSignal): Promise<Vectors> {
+async function embedAll(
+  service: Service,
+  origin: Origin,
+  request: EmbeddingsRequest,
+  signal: AbortSignal,
+): Promise<Vectors> {
   const made: Embedding[] = [];
   for (const { prompt, promptIds } of await service.prompts(request.inputs)) {
-    made.push(await service.engine.embed({ prompt, promptIds }, { signal }));
+    made.push(await service.embed(origin, { prompt, promptIds }, signal));
   }
   return {
     vectors: made.map(({ values }) => shortened(values, request.dimensions)),

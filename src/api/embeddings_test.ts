@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { EngineError } from "../engine/engine.ts";
+import type { Observer } from "./observe.ts";
 import { aborted, done, events, postRequest, testApp } from "./test_support.ts";
 
 const PATH = "/v1/embeddings";
@@ -76,4 +77,16 @@ Deno.test("a failure after the head breaks the body off", async () => {
   failing.reject(new EngineError("closed", "embedding: the engine was closed"));
   assert.equal(response.status, 200);
   await assert.rejects(response.json(), /engine was closed/);
+});
+
+Deno.test("what is embedded counts for the key and for those who follow replies", async () => {
+  const seen: [string, number | undefined][] = [];
+  const observer: Observer = {
+    reply: () => ({ event() {}, end: (outcome, done) => seen.push([outcome, done?.usage.promptTokens]) }),
+  };
+  const { app } = testApp(events(), { observers: [observer] });
+  const response = await app.request(postRequest("/v1/embeddings", { model: "org/model", input: ["ab", "c"] }));
+  const { usage } = await response.json();
+  assert.deepEqual(seen.map(([outcome]) => outcome), ["stop", "stop"]);
+  assert.equal(seen.reduce((sum, [, tokens]) => sum + tokens!, 0), usage.prompt_tokens);
 });

@@ -84,7 +84,7 @@ async function asked(
   const reply = { ...request, template, messages: [{ role: "user", content: request.inputs } as const] };
   return {
     request,
-    events: await begun(service.reply(originOf(c), reply, left.signal), startAfterMs),
+    events: await begun(service.reply(originOf(c), reply, left.signal), startAfterMs, left.signal),
     fail: (error: unknown) => service.fail(requestId, error),
     body: { onCancel: () => left.abort(), keepAliveMs },
   };

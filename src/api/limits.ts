@@ -142,7 +142,7 @@ export class Limits {
     }
   }
 
-  /** Takes tokens out of a caller's bucket that were used without a reply, such as for an embedding. */
+  /** Takes tokens that were used out of a caller's bucket. */
   spend({ id, limits }: Caller, tokens: number): void {
     const size = limits?.tokensPerMinute;
     if (size !== undefined) this.#account({ id }).tokens.take(tokens, size, this.#clock());

@@ -154,7 +154,11 @@ async function answer(c: Context<ApiEnv>, service: Service, asked: Asked): Promi
   const left = new AbortController();
   const body = { onCancel: () => left.abort(), keepAliveMs };
   const fail = (error: unknown) => service.fail(requestId, error);
-  const events = await begun(service.reply(originOf(c), { reasoning: true, ...reply }, left.signal), startAfterMs);
+  const events = await begun(
+    service.reply(originOf(c), { reasoning: true, ...reply }, left.signal),
+    startAfterMs,
+    left.signal,
+  );
   if (!request.stream) return await answerWhole(c, wholeReply(events, line), { ...body, headAfterMs, fail });
   const lines = streamReply(events, line, fail);
   return c.body(pulledStream(lines, { ...body, filler: JSON_FILLER }), 200, { ...LINES_HEADERS });

@@ -10,7 +10,7 @@ import type { ChatMessage } from "../chat/message.ts";
 import { renderChat } from "../chat/plain_tools.ts";
 import type { ChatTemplate, RenderOptions } from "../chat/template.ts";
 import { CappedEngine } from "../engine/capped.ts";
-import type { Engine, GenerateEvent } from "../engine/engine.ts";
+import type { Embedding, EmbedRequest, Engine, GenerateEvent } from "../engine/engine.ts";
 import { DEFAULT_MAX_TOKENS, type WirePrompt, type WireSampling } from "../protocol/mod.ts";
 import { runCompletion } from "../sessions/completion.ts";
 import { type RawPrompt, rawPrompt } from "../sessions/prompt.ts";
@@ -177,6 +177,31 @@ export class Service {
     begin: (signal: AbortSignal) => AsyncIterable<E>,
   ): AsyncGenerator<E> {
     return observed(this.limits.bounded(origin, asked, begin), origin, this.#observers);
+  }
+
+  /** A text as a vector, within the limits of its caller and seen by observers as a reply without tokens. */
+  async embed(origin: Origin, request: EmbedRequest, signal: AbortSignal): Promise<Embedding> {
+    const made = Promise.withResolvers<Embedding>();
+    made.promise.catch(() => {});
+    const begin = (signal: AbortSignal) => this.#embedded(request, signal, made.resolve);
+    for await (const _ of this.#bounded(origin, { maxTokens: undefined, signal }, begin)) {
+      /* observers have seen it */
+    }
+    return await made.promise;
+  }
+
+  async *#embedded(
+    request: EmbedRequest,
+    signal: AbortSignal,
+    made: (embedding: Embedding) => void,
+  ): AsyncGenerator<GenerateEvent> {
+    const started = this.clock();
+    const embedding = await this.engine.embed(request, { signal });
+    made(embedding);
+    const { promptTokens } = embedding;
+    yield { type: "started", promptTokens };
+    const timings = { queueMs: 0, prefillMs: this.clock() - started, decodeMs: 0 };
+    yield { type: "done", reason: "stop", usage: { promptTokens, completionTokens: 0 }, timings };
   }
 
   /** Prompts as the engine takes them. */
