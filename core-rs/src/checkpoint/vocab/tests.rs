@@ -334,7 +334,7 @@ fn files_that_break_their_rules_are_refused() {
         (
             "metaspace",
             |f| f["normalizer"] = json!({"content": "four", "pattern": {"String": " "}, "type": "Replace"}),
-            "of the normalizer, got {\"content\":\"four\"",
+            "expected a known step of the normalizer, got {",
         ),
         (
             "metaspace",
@@ -351,13 +351,13 @@ fn files_that_break_their_rules_are_refused() {
                 let steps = f["pre_tokenizer"]["pretokenizers"].as_array_mut().unwrap();
                 steps.push(steps[1].clone());
             },
-            "expected a known step of the pre_tokenizer, got {\"add_prefix_space\"",
+            "expected a known step of the pre_tokenizer, got {",
         ),
         // An expression that takes exponential time, and an empty text that is everywhere.
         (
             "byte-level",
             |f| f["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!("(a+)+$"),
-            "expected a known step of the pre_tokenizer, got {\"behavior\":\"Isolated\"",
+            "expected a known step of the pre_tokenizer, got {",
         ),
         (
             "byte-level",
