@@ -14,6 +14,13 @@
  * @module
  */
 
+// What Node 20, and runtimes of its age, do not have yet; elsewhere these do nothing.
+import "core-js/actual/map/get-or-insert-computed.js";
+import "core-js/actual/map/group-by.js";
+import "core-js/actual/promise/with-resolvers.js";
+import "core-js/actual/typed-array/from-hex.js";
+import "core-js/actual/typed-array/to-base64.js";
+import "core-js/actual/typed-array/to-hex.js";
 import { createApp } from "./api/app.ts";
 import type { GuardOptions } from "./api/guard.ts";
 import type { KeyRing } from "./api/keys.ts";

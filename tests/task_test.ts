@@ -78,8 +78,8 @@ Deno.test("llamero inspect shows the template and a prompt", async () => {
 
 Deno.test("what is shown as built in is what the core does", async () => {
   const source = await Deno.readTextFile(new URL("../core-rs/src/sampling/params.rs", import.meta.url));
-  const [, fields] = /fn default\(\) -> Self \{\s*Self \{ ([^}]*) \}/.exec(source)!;
-  const inCore = Object.fromEntries(fields!.split(", ").map((field) => field.split(": ")));
+  const [, fields] = /fn default\(\) -> Self \{\s*Self \{([^}]*)\}/.exec(source)!;
+  const inCore = Object.fromEntries(fields!.split(",").map((field) => field.trim().split(": ")));
   const { temperature, topK, topP, minP, repeatPenalty } = BUILT_IN_SAMPLING;
   const shown = { temperature, top_k: topK, top_p: topP, min_p: minP, repeat_penalty: repeatPenalty };
   assertEquals(Object.entries(shown).map(([name, value]) => [name, Number(inCore[name]) === value]), [
