@@ -158,16 +158,30 @@ machine("a fitting Deno is used with the caller's folder, words, exit code and f
   assertEquals(/\[(-A|--allow-all|--allow-[a-z]+)\]/.test(out), false);
 });
 
-machine("the file of --chat-template may be read, wherever it is", async (m) => {
+machine("files that flags name may be read, wherever they are, and the one to score", async (m) => {
   m.stub("deno", DENO("2.9.6"));
   const read = async (...args: string[]) => /\[--allow-read=(.*)\]/.exec((await m.run(args, LIB)).out)?.[1];
   const own = `${m.checkout},/home/x/.cache/llamero`;
   assertEquals(await read("chat", "--chat-template", "mine.jinja", "hi"), `${own},${m.root}/mine.jinja`);
   assertEquals(await read("serve", "--chat-template=/a b/c=d.json"), `${own},/a b/c=d.json`);
   assertEquals(await read("pull", "--chat-template", "x"), own);
+  const serve = ["serve", "--keys", "k", "--tls-cert=/c", "--tls-key", "/p q"];
+  assertEquals(await read(...serve), `${own},${m.root}/k,/c,/p q`);
+  m.stub("book", "text");
+  assertEquals(await read("perplexity", `${m.root}/bin/book`, "--window", "9"), `${own},${m.root}/bin/book`);
   const comma = await m.run(["chat", "--chat-template", "a,b"], LIB);
   assertEquals([comma.code, comma.out], [1, ""]);
-  assertMatch(comma.err, /expected no comma in the paths of .* the chat template/);
+  assertMatch(comma.err, /expected no comma in paths of .* the files that flags name/);
+});
+
+machine("the address of --host may be listened on", async (m) => {
+  m.stub("deno", DENO("2.9.6"));
+  const net = async (...args: string[]) => /\[--allow-net=(.*)\]/.exec((await m.run(args, LIB)).out)?.[1];
+  const own = await net("serve");
+  for (const [host, written] of [["0.0.0.0", "0.0.0.0"], ["::", "[::]"], ["[::]", "[::]"], ["me.test", "me.test"]]) {
+    assertEquals(await net("serve", "--host", host!), `${own},${written}`);
+  }
+  assertEquals(await net("pull", "--host", "0.0.0.0"), own);
 });
 
 machine("the file of --store may be read and written, the host of its URL may be reached with its token", async (m) => {
