@@ -23,7 +23,7 @@ import {
   parseCountTokensRequest,
   parseMessagesRequest,
 } from "../protocol/mod.ts";
-import type { TurnEvent } from "../sessions/turn.ts";
+import type { TurnEvent } from "../sessions/turn_event.ts";
 import { readJson } from "./body.ts";
 import { answerWhole, begun, type CompletionOptions, finishReason } from "./completions.ts";
 import type { ApiError } from "./errors.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { EngineError, type EngineErrorCode } from "../engine/engine.ts";
 import { type MessagesEvent, MessageWriter, parseMessagesRequest } from "../protocol/mod.ts";
-import type { TurnEvent } from "../sessions/turn.ts";
+import type { TurnEvent } from "../sessions/turn_event.ts";
 import { messageEvents } from "./anthropic.ts";
 import { done, events, postRequest, said, type Script, testApp, untilAborted } from "./test_support.ts";
 

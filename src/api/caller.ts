@@ -33,6 +33,12 @@ export interface Caller {
   readonly revoked?: AbortSignal;
 }
 
+/** Whose request or reply it is. */
+export interface Origin {
+  requestId: string;
+  caller: Caller;
+}
+
 /** The caller where no keys are set. */
 export const ANYBODY: Caller = { id: "anybody", name: "anybody" };
 

@@ -33,7 +33,7 @@ import {
   type WireFinishReason,
   wireTimings,
 } from "../protocol/mod.ts";
-import type { TurnEvent } from "../sessions/turn.ts";
+import type { TurnEvent } from "../sessions/turn_event.ts";
 import { readJson } from "./body.ts";
 import { nameIgnored } from "./ignored.ts";
 import { cancelledByServer, type ChoiceEvent, type Service } from "./service.ts";

@@ -11,13 +11,7 @@
  */
 
 import type { Handler } from "hono";
-import type { ApiEnv, Route } from "./route.ts";
-
-/** As much of an OpenAPI document as the page shows. */
-export interface ApiDocument {
-  info: { title: string; version: string; description?: string };
-  paths?: Record<string, object>;
-}
+import type { ApiDocument, ApiEnv, Route } from "./route.ts";
 
 interface Operation {
   summary?: string;

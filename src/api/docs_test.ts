@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { z } from "zod";
-import { type ApiDocument, docsPage } from "./docs.ts";
+import { docsPage } from "./docs.ts";
+import type { ApiDocument } from "./route.ts";
 import type { Route } from "./route.ts";
 import { done, events, testApp } from "./test_support.ts";
 

@@ -24,7 +24,8 @@ import {
 } from "../protocol/mod.ts";
 import { readJson } from "./body.ts";
 import { answerWhole, type CompletionOptions } from "./completions.ts";
-import { type Origin, originOf } from "./observe.ts";
+import type { Origin } from "./caller.ts";
+import { originOf } from "./observe.ts";
 import type { ApiEnv, Route } from "./route.ts";
 import { renamed, type Service } from "./service.ts";
 import { LATE, within } from "./timing.ts";

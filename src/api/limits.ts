@@ -11,11 +11,10 @@
  * @module
  */
 
-import type { TurnEvent } from "../sessions/turn.ts";
-import type { Caller, CallerLimits } from "./caller.ts";
+import type { TurnEvent } from "../sessions/turn_event.ts";
+import type { Caller, CallerLimits, Origin } from "./caller.ts";
 import { ApiError, RETRY_AFTER_S } from "./errors.ts";
 import { isOver } from "./keys.ts";
-import type { Origin } from "./observe.ts";
 import { wrongKey } from "./recognise.ts";
 
 /** What an operator allows to every request. */

@@ -6,8 +6,9 @@
  */
 
 import type { DoneEvent } from "../engine/engine.ts";
-import type { TurnEvent } from "../sessions/turn.ts";
-import type { Observed, Observer, Origin } from "./observe.ts";
+import type { TurnEvent } from "../sessions/turn_event.ts";
+import type { Origin } from "./caller.ts";
+import type { Observed, Observer } from "./observe.ts";
 
 /** How the replies of a request went, if it had any. */
 export interface ReplyFacts {

@@ -9,7 +9,8 @@
 
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { Engine } from "../engine/engine.ts";
-import type { Observed, Observer, Origin } from "./observe.ts";
+import type { Origin } from "./caller.ts";
+import type { Observed, Observer } from "./observe.ts";
 import type { Route } from "./route.ts";
 
 /** From a token of a fast small model to a slow one's prompt: factors of two and a bit, in seconds. */

@@ -7,16 +7,10 @@
 
 import type { Context } from "hono";
 import type { DoneEvent } from "../engine/engine.ts";
-import type { TurnEvent } from "../sessions/turn.ts";
-import type { Caller } from "./caller.ts";
+import type { TurnEvent } from "../sessions/turn_event.ts";
+import type { Origin } from "./caller.ts";
 import { toApiError } from "./errors.ts";
 import type { ApiEnv } from "./route.ts";
-
-/** Whose reply it is. */
-export interface Origin {
-  requestId: string;
-  caller: Caller;
-}
 
 /** Whose reply an HTTP request asks for: one object for each request, by which observers know it. */
 export function originOf(c: Context<ApiEnv>): Origin {

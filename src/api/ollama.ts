@@ -37,7 +37,7 @@ import {
   VERSION,
   type WireMessage,
 } from "../protocol/mod.ts";
-import type { TurnEvent } from "../sessions/turn.ts";
+import type { TurnEvent } from "../sessions/turn_event.ts";
 import { readJson } from "./body.ts";
 import { answerWhole, begun, type CompletionOptions, finishReason } from "./completions.ts";
 import { originOf } from "./observe.ts";

@@ -12,10 +12,8 @@ import { createRoute, OpenAPIHono } from "@hono/zod-openapi";
 import type { Handler } from "hono";
 import type { z } from "zod";
 import { VERSION } from "../protocol/mod.ts";
-import type { Caller } from "./caller.ts";
-import type { ApiDocument } from "./docs.ts";
+import type { Caller, Origin } from "./caller.ts";
 import { ApiError } from "./errors.ts";
-import type { Origin } from "./observe.ts";
 
 /** Variables of a request that middleware sets. */
 export interface ApiEnv {
@@ -76,6 +74,12 @@ function onlyAllow(methods: readonly string[]): Handler<ApiEnv> {
       message: `${c.req.path}: expected ${methods.join(" or ")}, got ${c.req.method}`,
     }, { headers: { allow: allowed.join(", ") } });
   };
+}
+
+/** As much of an OpenAPI document as the page of `docs.ts` shows. */
+export interface ApiDocument {
+  info: { title: string; version: string; description?: string };
+  paths?: Record<string, object>;
 }
 
 /** The OpenAPI 3.1 document of all that is mounted. */

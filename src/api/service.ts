@@ -15,13 +15,15 @@ import { DEFAULT_MAX_TOKENS, type WirePrompt, type WireSampling } from "../proto
 import { runCompletion } from "../sessions/completion.ts";
 import { type RawPrompt, rawPrompt } from "../sessions/prompt.ts";
 import type { Store } from "../sessions/store.ts";
-import { CALL_ID_LENGTH, runTurn, type TurnDefaults, type TurnEvent, type TurnOptions } from "../sessions/turn.ts";
+import { CALL_ID_LENGTH, runTurn, type TurnDefaults, type TurnOptions } from "../sessions/turn.ts";
+import type { TurnEvent } from "../sessions/turn_event.ts";
 import { ApiError, RETRY_AFTER_S, toApiError } from "./errors.ts";
 import type { KeyRing } from "./keys.ts";
 import { Limits, type RequestLimits } from "./limits.ts";
 import { failure, type Log, RequestLog } from "./log.ts";
 import { merged } from "./merge.ts";
-import { observed, type Observer, type Origin } from "./observe.ts";
+import type { Origin } from "./caller.ts";
+import { observed, type Observer } from "./observe.ts";
 
 /** The parts of `Service`. */
 export interface ServiceOptions {

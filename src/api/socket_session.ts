@@ -28,10 +28,9 @@ import {
 import { BoundedMemory } from "../sessions/response_memory.ts";
 import type { ResponseRun } from "../sessions/response_run.ts";
 import { type Responses, RESUME_WINDOW_MS } from "../sessions/responses.ts";
-import type { Caller } from "./caller.ts";
+import type { Caller, Origin } from "./caller.ts";
 import { ApiError } from "./errors.ts";
 import { isOver } from "./keys.ts";
-import type { Origin } from "./observe.ts";
 import { generation } from "./responses.ts";
 import { type Service, stopping } from "./service.ts";
 import type { SocketLoad } from "./socket_load.ts";

@@ -11,7 +11,8 @@
 import { context, type Span, SpanStatusCode, trace, type Tracer } from "@opentelemetry/api";
 import type { DoneEvent } from "../engine/engine.ts";
 import { VERSION } from "../protocol/mod.ts";
-import type { Observed, Observer, Origin } from "./observe.ts";
+import type { Origin } from "./caller.ts";
+import type { Observed, Observer } from "./observe.ts";
 
 /** Outcomes that are no failures. */
 const GOOD = ["stop", "length", "cancelled", "left"];

@@ -6,7 +6,7 @@
  */
 
 import { clearLength, firstMarker, partialMarker } from "./held.ts";
-import type { ReasoningPart, SaidPart } from "./reply.ts";
+import type { ReasoningPart, SaidPart } from "./reply_part.ts";
 
 /** What begins thoughts. */
 export const THOUGHTS_BEGIN = "<think>";

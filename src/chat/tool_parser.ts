@@ -14,7 +14,7 @@
 
 import { CallScanner, type CallSink } from "./call_scanner.ts";
 import { clearLength, firstMarker, partialMarker } from "./held.ts";
-import type { ReplyPart } from "./reply.ts";
+import type { ReplyPart } from "./reply_part.ts";
 
 /** What says that a call follows. */
 const OPENERS = ["<tool_call>", "<|python_tag|>", "[TOOL_CALLS]"];

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { ReplyParser, type ReplyPart } from "./reply.ts";
+import { ReplyParser } from "./reply.ts";
+import type { ReplyPart } from "./reply_part.ts";
 
 const TOOLS = ["f", "get_weather"];
 

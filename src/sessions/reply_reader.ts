@@ -6,9 +6,10 @@
  */
 
 import type { ChatMessage, ToolCall } from "../chat/message.ts";
-import { ReplyParser, type ReplyPart } from "../chat/reply.ts";
+import { ReplyParser } from "../chat/reply.ts";
+import type { ReplyPart } from "../chat/reply_part.ts";
 import type { DoneEvent, GenerateEvent, TextEvent } from "../engine/engine.ts";
-import type { TurnEvent } from "./turn.ts";
+import type { TurnEvent } from "./turn_event.ts";
 
 /** Options of {@linkcode ReplyReader}. */
 export interface ReplyReaderOptions {

@@ -21,7 +21,7 @@ import {
   wireTimings,
 } from "../protocol/mod.ts";
 import { type LoggedEvent, STREAM_LOG_LIMITS, StreamLog, type StreamLogLimits } from "./stream_log.ts";
-import type { TurnEvent } from "./turn.ts";
+import type { TurnEvent } from "./turn_event.ts";
 
 /** Longest delta, in UTF-16 code units, that is made of several while a reader lags. */
 export const MAX_HELD_LENGTH = 16 * 1024;

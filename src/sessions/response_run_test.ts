@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { ChosenLogprob, DoneEvent } from "../engine/engine.ts";
 import { parseResponseRequest, type ResponseEvent, ResponseWriter, type WireResponse } from "../protocol/mod.ts";
 import { MAX_HELD_LENGTH, ResponseRun, type ResponseRunOptions } from "./response_run.ts";
-import type { TurnEvent } from "./turn.ts";
+import type { TurnEvent } from "./turn_event.ts";
 
 const done: DoneEvent = {
   type: "done",

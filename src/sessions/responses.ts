@@ -33,7 +33,7 @@ import { toMessages } from "./items.ts";
 import { ResponseRun } from "./response_run.ts";
 import type { Store, StoreKey } from "./store.ts";
 import type { StreamLogLimits } from "./stream_log.ts";
-import type { TurnEvent } from "./turn.ts";
+import type { TurnEvent } from "./turn_event.ts";
 
 /** How long responses are kept, in milliseconds: 30 days, as OpenAI does. */
 export const RESPONSE_TTL_MS = 30 * 24 * 60 * 60 * 1000;

@@ -9,20 +9,19 @@
 
 import type { ChatMessage, Tool, ToolChoice } from "../chat/message.ts";
 import { renderChat } from "../chat/plain_tools.ts";
-import type { ReasoningPart, ToolArgumentsPart, ToolCallPart } from "../chat/reply.ts";
 import type { ChatTemplate } from "../chat/template.ts";
 import { THOUGHTS_BEGIN } from "../chat/thoughts.ts";
 import {
   type Constraint,
   type Engine,
   EngineError,
-  type GenerateEvent,
   type GenerateRequest,
   type SamplingParams,
 } from "../engine/engine.ts";
 import { replyConstraint } from "./reply_grammar.ts";
 import { ReplyReader } from "./reply_reader.ts";
 import { resolveSampling } from "./sampling.ts";
+import type { TurnEvent } from "./turn_event.ts";
 
 /** Length of the ids of calls: what Mistral's templates insist on. */
 export const CALL_ID_LENGTH = 9;
@@ -32,16 +31,6 @@ export interface TurnDefaults {
   sampling?: SamplingParams;
   maxTokens?: number;
 }
-
-/** The model calls a function: the call begins. Its number counts the calls of the reply from 0. */
-export type ToolCallEvent = ToolCallPart;
-/** A piece of the arguments of a call, JSON; never empty. */
-export type ToolArgumentsEvent = ToolArgumentsPart;
-/** A piece of what the model thinks before it speaks; never empty. */
-export type ReasoningEvent = ReasoningPart;
-
-/** What `runTurn` yields: the engine's events, where calls and thoughts are no texts. */
-export type TurnEvent = GenerateEvent | ReasoningEvent | ToolCallEvent | ToolArgumentsEvent;
 
 /** What a turn hands on to the engine as it is. */
 export type Generation = Pick<

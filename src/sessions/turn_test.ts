@@ -4,7 +4,8 @@ import type { ChatMessage } from "../chat/message.ts";
 import type { ChatTemplate } from "../chat/template.ts";
 import { EngineError } from "../engine/engine.ts";
 import { FakeEngine, type FakeOptions } from "../engine/fake.ts";
-import { runTurn, type TurnEvent, type TurnOptions } from "./turn.ts";
+import { runTurn, type TurnOptions } from "./turn.ts";
+import type { TurnEvent } from "./turn_event.ts";
 
 const CHATML = new JinjaTemplate(
   "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n",
