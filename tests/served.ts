@@ -32,7 +32,10 @@ export function serveFake(fake: FakeOptions = {}, options: Partial<AppOptions> =
   };
 }
 
-/** Resolves when `condition` holds; asked again and again. */
+/** Resolves when `condition` holds; asked again and again, for half a minute. */
 export async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 2));
+  for (let asked = 0; !condition(); asked++) {
+    if (asked > 15_000) throw new Error(`waiting for ${condition}: expected it within half a minute, got nothing`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
 }

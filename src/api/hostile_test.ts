@@ -2,14 +2,28 @@
 import assert from "node:assert/strict";
 import type { AppOptions } from "./app.ts";
 import { done, events, testApp } from "./test_support.ts";
+import { LATE, within } from "./timing.ts";
 
 const HEAD = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+
+/** How long a client waits for the server to do something. */
+const PATIENCE_MS = 30_000;
 
 /** A served application. */
 function serve(options: Partial<AppOptions>) {
   const { app, engine } = testApp(events(done()), options);
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, app.fetch);
-  return { engine, port: server.addr.port, [Symbol.asyncDispose]: () => server.shutdown() };
+  const stop = new AbortController();
+  const where = { hostname: "127.0.0.1", port: 0, onListen() {}, signal: stop.signal };
+  const server = Deno.serve(where, app.fetch);
+  return {
+    engine,
+    port: server.addr.port,
+    // Not `shutdown`: that waits for connections, and these clients keep theirs as they like.
+    async [Symbol.asyncDispose]() {
+      stop.abort();
+      await server.finished;
+    },
+  };
 }
 
 /** Sends `pieces` one after another until there is an answer or an end; gives the answer and what was sent. */
@@ -25,7 +39,8 @@ async function exchange(port: number, pieces: Iterable<string>): Promise<{ text:
       sent += bytes.length;
     }
   })().catch(() => {}); // Not taken to the end, or ended with the connection: `sent` tells.
-  const text = await answer;
+  const text = await within(answer, PATIENCE_MS);
+  if (text === LATE) throw new Error(`expected an answer or an end within ${PATIENCE_MS} ms, got neither`);
   void sending;
   return { text, sent };
 }

@@ -459,7 +459,10 @@ Deno.test("other methods, unknown models and bad bodies are refused", async () =
   assert.equal(none.model, "org/model");
 });
 
-/** Waits for something that happens by itself. */
+/** Waits for something that happens by itself, for half a minute. */
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!await condition()) await new Promise((resolve) => setTimeout(resolve, 1));
+  for (let asked = 0; !await condition(); asked++) {
+    if (asked > 15_000) throw new Error(`waiting for ${condition}: expected it within half a minute, got nothing`);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
 }
