@@ -180,6 +180,8 @@ mod tests {
             let block = values.start / 32;
             let side = if per_scale == 32 { x.side[block] } else { half_sides[block][s % 2] };
             let scales = f64::from(w.scale[s]).abs() * f64::from(x.scale[block]);
+            // Scales are multiplied first, and may leave f32 although all that they scale is zero.
+            let scales = if scales > f64::from(f32::MAX) { f64::INFINITY } else { scales };
             scales * products.sum::<f64>() + (f64::from(w.side[s]) * f64::from(side)).abs()
         });
         terms.sum()
