@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::compiling::Compiling;
+use super::compiling::{Compiling, MAX_COMPILE};
 use super::source::Source;
 use super::{closed, machine, monotonic_ms, panic_text, random_seed};
 use crate::constrain::{STACK_BYTES, Vocabulary};
@@ -186,11 +186,17 @@ impl Host {
     pub fn drain(&self, timeout: Duration, take: &mut dyn FnMut(&HostEvent) -> bool) -> Result<()> {
         let deadline = Instant::now() + timeout;
         let mut state = self.shared.lock();
-        while state.outbox.is_empty() && !matches!(state.phase, Phase::Closed) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+        loop {
+            let now = Instant::now();
+            state.end_late_constraints(now);
+            if !state.outbox.is_empty() || matches!(state.phase, Phase::Closed) {
+                break;
+            }
+            if now >= deadline {
                 return Ok(());
             }
+            let wake = state.compiling.deadline().map_or(deadline, |turn| turn.min(deadline));
+            let left = wake.saturating_duration_since(now);
             state = self.shared.events.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         if matches!(state.phase, Phase::Closed) {
@@ -274,6 +280,16 @@ impl State {
                 }
                 self.outbox.push_back(event);
             }
+        }
+    }
+
+    /// Fails requests whose constraint takes too long to compile.
+    fn end_late_constraints(&mut self, now: Instant) {
+        while let Some(request) = self.compiling.expired(now) {
+            let wanted = MAX_COMPILE.as_secs();
+            let error =
+                Error::invalid_request(format!("compiling the constraint: expected at most {wanted} s, got more"));
+            self.push_event(HostEvent::Request(Event { request, kind: EventKind::Failed(error) }));
         }
     }
 
@@ -367,10 +383,12 @@ impl Shared {
 
     /// Compile constraints until none waits.
     fn compile(&self) {
+        // Made once, and on nobody's time. What is wrong with it, each request is told.
+        let _ = self.vocabulary();
         while let Some((id, constraint)) = self.next_constraint() {
             let outcome = self.grammar(&constraint);
             let mut state = self.lock();
-            // Cancelled or closed in the meantime, when it is not there any more.
+            // Cancelled, too late or closed in the meantime, when it is not there any more.
             let Some(request) = state.compiling.take(id) else { continue };
             match outcome {
                 Ok(grammar) => state.inbox.push_back(Command::Submit(id, Ask::Reply(Box::new(request), Some(grammar)))),
@@ -384,13 +402,20 @@ impl Shared {
     }
 
     fn next_constraint(&self) -> Option<(RequestId, Constraint)> {
-        self.lock().compiling.next()
+        let next = self.lock().compiling.next(Instant::now());
+        // Whoever waits for events looks at the end of this turn too.
+        self.events.notify_all();
+        next
     }
 
     fn grammar(&self, constraint: &Constraint) -> Result<Box<dyn Grammar>> {
+        self.vocabulary()?.compile(constraint)
+    }
+
+    fn vocabulary(&self) -> Result<&Vocabulary> {
         let (_, tokenizer) = self.lock().ready()?;
         let vocabulary = self.vocabulary.get_or_init(|| Vocabulary::new(&tokenizer));
-        vocabulary.as_ref().map_err(Error::clone)?.compile(constraint)
+        vocabulary.as_ref().map_err(Error::clone)
     }
 
     /// Sleep until there is a command or work; none when closed.
