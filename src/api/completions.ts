@@ -43,7 +43,7 @@ import { LATE, within } from "./timing.ts";
 import { originOf } from "./observe.ts";
 import type { ApiEnv, Route } from "./route.ts";
 
-/** Options of `chatCompletions`. */
+/** What all endpoints that reply go by. */
 export interface CompletionOptions {
   /** Largest body of a request. */
   maxBodyBytes: number;

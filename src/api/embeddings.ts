@@ -8,7 +8,6 @@
  */
 
 import type { Context, Handler } from "hono";
-import type { Embedding } from "../engine/engine.ts";
 import {
   type EmbeddingsRequest,
   embeddingsSchema,
@@ -116,10 +115,7 @@ async function embedAll(
   request: EmbeddingsRequest,
   signal: AbortSignal,
 ): Promise<Vectors> {
-  const made: Embedding[] = [];
-  for (const { prompt, promptIds } of await service.prompts(request.inputs)) {
-    made.push(await service.embed(origin, { prompt, promptIds }, signal));
-  }
+  const made = await service.embed(origin, await service.prompts(request.inputs), signal);
   return {
     vectors: made.map(({ values }) => shortened(values, request.dimensions)),
     promptTokens: made.reduce((sum, { promptTokens }) => sum + promptTokens, 0),

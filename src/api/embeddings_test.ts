@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { EngineError } from "../engine/engine.ts";
+import { FakeEngine } from "../engine/fake.ts";
+import { createApp } from "./app.ts";
+import { keyed } from "./key_test_support.ts";
 import type { Observer } from "./observe.ts";
-import { aborted, done, events, postRequest, testApp } from "./test_support.ts";
+import { aborted, done, events, plainTemplate, postRequest, testApp } from "./test_support.ts";
 
 const PATH = "/v1/embeddings";
 const asked = { model: "org/model", input: "hi" };
@@ -87,6 +90,21 @@ Deno.test("what is embedded counts for the key and for those who follow replies"
   const { app } = testApp(events(), { observers: [observer] });
   const response = await app.request(postRequest("/v1/embeddings", { model: "org/model", input: ["ab", "c"] }));
   const { usage } = await response.json();
-  assert.deepEqual(seen.map(([outcome]) => outcome), ["stop", "stop"]);
+  assert.deepEqual(seen.map(([outcome]) => outcome), ["stop"]);
   assert.equal(seen.reduce((sum, [, tokens]) => sum + tokens!, 0), usage.prompt_tokens);
+});
+
+Deno.test("the texts of a request share one time limit, and its end is told as what it is", async () => {
+  const engine = new FakeEngine({ tokenMs: 60_000 });
+  const app = createApp({ engine, template: plainTemplate, modelId: "fake", requestLimits: { timeoutMs: 20 } });
+  const response = await app.request(postRequest(PATH, { model: "fake", input: ["a", "b"] }));
+  assert.deepEqual([response.status, (await response.json()).error.code], [503, "request_timeout"]);
+});
+
+Deno.test("a request of many texts overdraws the tokens of its key once, as one long text would", async () => {
+  const { key, keys } = await keyed({ tokens_per_minute: 5 });
+  const { app } = testApp(events(), { keys, clock: () => 1_700_000_000_000 });
+  const init = { headers: { authorization: `Bearer ${key}` } };
+  const ask = () => app.request(postRequest(PATH, { ...asked, input: ["aaaa", "bbbb", "cccc"] }, init));
+  assert.deepEqual([(await ask()).status, (await ask()).status], [200, 429]);
 });

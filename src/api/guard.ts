@@ -2,7 +2,7 @@
  * Two checks that keep web pages of other sites away from a server on somebody's own machine: the Host header against
  * DNS rebinding, the Origin header against requests across sites. Both are free for clients that are not browsers.
  *
- * Absent here on purpose: CORS headers (a page elsewhere gets no access at all) and keys.
+ * Absent here on purpose: CORS headers (`browsers.ts` has them for allowed pages; others get no access at all) and keys.
  *
  * @module
  */

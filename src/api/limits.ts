@@ -135,6 +135,9 @@ export class Limits {
         if (event.type === "done" && event.reason === "cancelled" && over.signal.aborted) throw over.signal.reason;
         yield event;
       }
+    } catch (error) {
+      // An engine that was told to end may say so as a failure: why, is known here.
+      throw place.over.signal.aborted ? place.over.signal.reason : error;
     } finally {
       signal.removeEventListener("abort", leave);
       leave();

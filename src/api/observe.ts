@@ -1,6 +1,6 @@
 /**
  * Where replies are seen from outside: whoever counts, times or traces them is told of each reply's begin, events and
- * end, and none of them sees a text.
+ * end. Of texts only their number and time matter to them; the log alone keeps some, when it is asked to.
  *
  * @module
  */
@@ -19,7 +19,7 @@ export function originOf(c: Context<ApiEnv>): Origin {
 
 /** A reply that an observer follows. */
 export interface Observed {
-  /** Something happened; texts are not for observers. */
+  /** Something happened. */
   event(event: TurnEvent): void;
   /** It is over: the engine's reason or an error's code, or `left` when nobody wanted the rest. */
   end(outcome: string, done: DoneEvent | undefined): void;

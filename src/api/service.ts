@@ -181,28 +181,28 @@ export class Service {
     return observed(this.limits.bounded(origin, asked, begin), origin, this.#observers);
   }
 
-  /** A text as a vector, within the limits of its caller and seen by observers as a reply without tokens. */
-  async embed(origin: Origin, request: EmbedRequest, signal: AbortSignal): Promise<Embedding> {
-    const made = Promise.withResolvers<Embedding>();
-    made.promise.catch(() => {});
-    const begin = (signal: AbortSignal) => this.#embedded(request, signal, made.resolve);
-    for await (const _ of this.#bounded(origin, { maxTokens: undefined, signal }, begin)) {
-      /* observers have seen it */
-    }
-    return await made.promise;
+  /** Texts as vectors, one after another: one reply without tokens to limits and observers. */
+  async embed(origin: Origin, requests: readonly EmbedRequest[], signal: AbortSignal): Promise<Embedding[]> {
+    const made: Embedding[] = [];
+    this.requests.asked(origin, requests.map(({ prompt, promptIds }) => promptIds ?? prompt.join("")));
+    const begin = (signal: AbortSignal) => this.#embedded(requests, made, signal);
+    for await (const _ of this.#bounded(origin, { maxTokens: undefined, signal }, begin)) { /* for those who follow */ }
+    return made;
   }
 
   async *#embedded(
-    request: EmbedRequest,
+    requests: readonly EmbedRequest[],
+    made: Embedding[],
     signal: AbortSignal,
-    made: (embedding: Embedding) => void,
   ): AsyncGenerator<GenerateEvent> {
-    const started = this.clock();
-    const embedding = await this.engine.embed(request, { signal });
-    made(embedding);
-    const { promptTokens } = embedding;
-    yield { type: "started", promptTokens };
-    const timings = { queueMs: 0, prefillMs: this.clock() - started, decodeMs: 0 };
+    const began = this.clock();
+    for (const request of requests) {
+      const embedding = await this.engine.embed(request, { signal });
+      made.push(embedding);
+      yield { type: "started", promptTokens: embedding.promptTokens };
+    }
+    const promptTokens = made.reduce((sum, { promptTokens }) => sum + promptTokens, 0);
+    const timings = { queueMs: 0, prefillMs: this.clock() - began, decodeMs: 0 };
     yield { type: "done", reason: "stop", usage: { promptTokens, completionTokens: 0 }, timings };
   }
 

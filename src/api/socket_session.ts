@@ -149,7 +149,7 @@ export class ResponsesSession {
     this.#openedAt = this.#usedAt = this.#pingedAt = options.service.clock();
     this.#take(options.origin.caller);
     if (!options.authenticate) this.#caller = this.#counted;
-    options.service.closing.addEventListener("abort", this.#onClosing);
+    options.service.closing.addEventListener("abort", this.#onClosing, { signal: this.#left.signal });
     if (options.service.closing.aborted) this.#onClosing();
   }
 
@@ -197,8 +197,7 @@ export class ResponsesSession {
   end(): void {
     if (this.#left.signal.aborted) return;
     this.#left.abort();
-    const { service, load } = this.#options;
-    service.closing.removeEventListener("abort", this.#onClosing);
+    const { load } = this.#options;
     load.unsent -= this.#unsent;
     if (this.#counted) load.close(this.#counted.id);
     for (const run of this.#owned) run.cancel();

@@ -67,8 +67,8 @@ function textCompletions(service: Service, options: CompletionOptions): Handler<
     const prompts = await service.prompts(request.prompts);
     // The engine makes one token at least.
     const asked = { ...request, prompts, maxTokens: request.maxTokens === 0 ? 1 : request.maxTokens };
-    const events = await begun(service.completions(originOf(c), asked, left.signal), startAfterMs, left.signal);
     const openings = await Promise.all(prompts.map((prompt) => openingOf(service, request, prompt)));
+    const events = await begun(service.completions(originOf(c), asked, left.signal), startAfterMs, left.signal);
     const choices = openings.flatMap((opening) =>
       Array.from({ length: request.bestOf }, () => new Choice(request, opening))
     );
