@@ -15,7 +15,7 @@ import { matchedRoutes } from "hono/route";
 import type { UpgradeWebSocket } from "hono/ws";
 import type { ChatTemplate } from "../chat/template.ts";
 import type { Engine } from "../engine/engine.ts";
-import { type Item, wireModel, wireModelList } from "../protocol/mod.ts";
+import { type Item, wireModel, wirePage } from "../protocol/mod.ts";
 import { Conversations } from "../sessions/conversations.ts";
 import { MemoryStore } from "../sessions/memory_store.ts";
 import { Responses } from "../sessions/responses.ts";
@@ -254,7 +254,7 @@ function ready({ engine, closing }: Service): Handler<ApiEnv> {
 function models(service: Service): Handler<ApiEnv> {
   const served = wireModel(service.modelId, service.now(), service.engine.model.contextLength);
   return function handleModels(c) {
-    return c.json(wireModelList([served]));
+    return c.json(wirePage([served], false));
   };
 }
 

@@ -38,7 +38,15 @@ import { readJson } from "./body.ts";
 import { nameIgnored } from "./ignored.ts";
 import { cancelledByServer, type ChoiceEvent, type Service } from "./service.ts";
 import type { ApiError } from "./errors.ts";
-import { JSON_FILLER, pulledStream, type PulledStreamOptions, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
+import {
+  data,
+  JSON_FILLER,
+  pulledStream,
+  type PulledStreamOptions,
+  SSE_FILLER,
+  SSE_HEADERS,
+  sseData,
+} from "./stream.ts";
 import { LATE, within } from "./timing.ts";
 import { originOf } from "./observe.ts";
 import type { ApiEnv, Route } from "./route.ts";
@@ -182,7 +190,7 @@ class ChatSpeaker {
 }
 
 /** The JSON of a reply that comes after its head. */
-export async function* lateReply(
+async function* lateReply(
   reply: Promise<unknown>,
   fail: (error: unknown) => ApiError,
 ): AsyncGenerator<string> {
@@ -245,11 +253,6 @@ async function* streamReply(
   } catch (error) {
     yield data(errorEnvelope(fail(error).wire));
   }
-}
-
-/** A JSON value as an event. */
-export function data(value: unknown): string {
-  return sseData(JSON.stringify(value));
 }
 
 /** Why a reply ended, in the words of OpenAI; throws when the server itself ended it. */

@@ -29,7 +29,7 @@ import { originOf } from "./observe.ts";
 import type { ApiEnv, Route } from "./route.ts";
 import type { ApiError } from "./errors.ts";
 import type { Service } from "./service.ts";
-import { pulledStream, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
+import { data, pulledStream, SSE_FILLER, SSE_HEADERS } from "./stream.ts";
 
 /** The endpoints. */
 export function generateRoutes(service: Service, options: CompletionOptions): Route[] {
@@ -134,8 +134,4 @@ function detailsOf({ sampling }: GenerateRequest, event: DoneEvent): GenerateDet
     generated_tokens: event.usage.completionTokens,
     seed: sampling.seed ?? null,
   };
-}
-
-function data(value: object): string {
-  return sseData(JSON.stringify(value));
 }

@@ -38,10 +38,6 @@ export class Metrics implements Observer {
   readonly #replies = this.#counter("replies_total", "Replies by how they ended", ["model", "key", "outcome"]);
   readonly #tokens = {
     prompt: this.#counter("prompt_tokens_total", "Tokens of prompts", ["model", "key"]),
-    cached: this.#counter("cached_prompt_tokens_total", "Tokens of prompts that were not computed again", [
-      "model",
-      "key",
-    ]),
     completion: this.#counter("completion_tokens_total", "Tokens generated", ["model", "key"]),
   };
   readonly #queue = this.#histogram("queue_seconds", "Time until the model turned to a request");
@@ -95,7 +91,6 @@ export class Metrics implements Observer {
         if (done === undefined) return;
         this.#queue.observe(done.timings.queueMs / 1000);
         this.#tokens.prompt.inc({ model, key }, done.usage.promptTokens);
-        this.#tokens.cached.inc({ model, key }, 0);
         this.#tokens.completion.inc({ model, key }, done.usage.completionTokens);
       },
     };

@@ -19,7 +19,7 @@ import type { KeyRing } from "./keys.ts";
 import { type ApiEnv, type Route, rowName } from "./route.ts";
 
 /** What a WebSocket's subprotocol with a key begins with. */
-const KEY_PROTOCOL = "openai-insecure-api-key.";
+export const KEY_PROTOCOL = "openai-insecure-api-key.";
 
 /** What recognising needs. */
 export interface RecogniseOptions {
@@ -58,7 +58,7 @@ function rowOf(c: Context<ApiEnv>): string {
 }
 
 /** The key that a request shows, if it shows one. */
-export function tokenOf(c: Context): string | undefined {
+function tokenOf(c: Context): string | undefined {
   const [, bearer] = /^bearer +(\S+)$/i.exec(c.req.header("authorization")?.trim() ?? "") ?? [];
   return bearer ?? c.req.header("x-api-key") ?? protocolToken(c.req.header("sec-websocket-protocol"));
 }

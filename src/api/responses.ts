@@ -11,20 +11,18 @@
  */
 
 import type { Context, Handler } from "hono";
-import { z } from "zod";
 import type { ChatMessage } from "../chat/message.ts";
 import type { DoneEvent } from "../engine/engine.ts";
 import {
-  check,
-  integerText,
   pageSchema,
   parsePageQuery,
   parseResponseRequest,
+  parseWatchQuery,
   responseDeleted,
   type ResponseFailure,
   type ResponseRequest,
   responseSchema,
-  wanted,
+  watchSchema,
   wirePage,
   type WireResponse,
 } from "../protocol/mod.ts";
@@ -49,11 +47,6 @@ const NOTHING: DoneEvent = {
   usage: { promptTokens: 0, completionTokens: 0 },
   timings: { queueMs: 0, prefillMs: 0, decodeMs: 0 },
 };
-const watchSchema = z.object({
-  stream: z.enum(["true", "false"], wanted("true or false")).optional(),
-  starting_after: integerText(0, Number.MAX_SAFE_INTEGER).optional(),
-});
-
 /** The endpoints. */
 export function responseRoutes(service: Service, responses: Responses, options: CompletionOptions): Route[] {
   const one = "/v1/responses/:id";
@@ -129,16 +122,11 @@ function fitting(
   { maxTokens, ...options }: Omit<ReplyRequest, "messages">,
 ): Promise<readonly ChatMessage[]> {
   const { contextLength } = service.engine.model;
-  return trimmed(messages, { contextLength, maxTokens, count: (messages) => countTokens(service, messages, options) });
-}
-
-/** How many tokens the prompt has; functions that must not be called are not in it. */
-function countTokens(
-  service: Service,
-  messages: readonly ChatMessage[],
-  { tools, toolChoice, variables }: Pick<ReplyRequest, "tools" | "toolChoice" | "variables">,
-): Promise<number> {
-  return service.countTokens({ messages, variables, tools: toolChoice === "none" ? [] : tools });
+  return trimmed(messages, {
+    contextLength,
+    maxTokens,
+    count: (messages) => service.countTokens({ ...options, messages }),
+  });
 }
 
 function failureOf(service: Service, { requestId }: Origin, error: unknown): ResponseFailure {
@@ -174,9 +162,9 @@ async function whole(run: ResponseRun): Promise<WireResponse> {
 function getResponse(responses: Responses, options: CompletionOptions): Handler<ApiEnv> {
   return async function handleGetResponse(c) {
     const [caller, id] = [c.get("caller").id, c.req.param("id")!];
-    const { stream, starting_after = -1 } = check(watchSchema, c.req.query());
-    if (stream !== "true") return c.json(await responses.get(caller, id));
-    return events(c, await responses.run(caller, id), starting_after, options);
+    const { stream, startingAfter } = parseWatchQuery(c.req.query());
+    if (!stream) return c.json(await responses.get(caller, id));
+    return events(c, await responses.run(caller, id), startingAfter, options);
   };
 }
 
@@ -224,7 +212,7 @@ function countInput(service: Service, responses: Responses, { maxBodyBytes }: Co
     const request = parseResponseRequest(await readJson(c, maxBodyBytes));
     if (request.model !== undefined) service.requireModel(request.model);
     const messages = await responses.messages(request, { caller: c.get("caller").id });
-    const input_tokens = await countTokens(service, messages, wishesOf(request));
+    const input_tokens = await service.countTokens({ ...wishesOf(request), messages });
     return c.json({ object: "response.input_tokens", input_tokens });
   };
 }

@@ -29,7 +29,7 @@ import { BoundedMemory } from "../sessions/response_memory.ts";
 import type { ResponseRun } from "../sessions/response_run.ts";
 import { type Responses, RESUME_WINDOW_MS } from "../sessions/responses.ts";
 import type { Caller, Origin } from "./caller.ts";
-import { ApiError } from "./errors.ts";
+import { ApiError, RETRY_AFTER_S } from "./errors.ts";
 import { isOver } from "./keys.ts";
 import { generation } from "./responses.ts";
 import { type Service, stopping } from "./service.ts";
@@ -402,5 +402,7 @@ function noKey(): ApiError {
 }
 
 function tooMany(code: string, message: string): ApiError {
-  return new ApiError(429, { type: "overloaded_error", code, message }, { headers: { "retry-after": "1" } });
+  return new ApiError(429, { type: "overloaded_error", code, message }, {
+    headers: { "retry-after": String(RETRY_AFTER_S) },
+  });
 }

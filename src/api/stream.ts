@@ -37,6 +37,11 @@ export function sseData(data: string): string {
   return `data: ${data}\n\n`;
 }
 
+/** A JSON value as an event without a name. */
+export function data(value: unknown): string {
+  return sseData(JSON.stringify(value));
+}
+
 /** One event with a name; both must be single lines. */
 export function sseEvent(name: string, data: string): string {
   return `event: ${name}\n${sseData(data)}`;

@@ -30,13 +30,13 @@ import {
 } from "../protocol/mod.ts";
 import type { RawPrompt } from "../sessions/prompt.ts";
 import { readJson } from "./body.ts";
-import { answerWhole, begun, type CompletionOptions, data, finishReason } from "./completions.ts";
+import { answerWhole, begun, type CompletionOptions, finishReason } from "./completions.ts";
 import { nameIgnored } from "./ignored.ts";
 import { originOf } from "./observe.ts";
 import type { ApiEnv, Route } from "./route.ts";
 import type { ApiError } from "./errors.ts";
 import type { ChoiceEvent, Service } from "./service.ts";
-import { pulledStream, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
+import { data, pulledStream, SSE_FILLER, SSE_HEADERS, sseData } from "./stream.ts";
 
 /** The endpoint. */
 export function completionRoutes(service: Service, options: CompletionOptions): Route[] {

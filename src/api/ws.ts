@@ -13,6 +13,7 @@ import { STRANGER } from "./caller.ts";
 import { ApiError } from "./errors.ts";
 import { originOf } from "./observe.ts";
 import type { ApiEnv, Route } from "./route.ts";
+import { KEY_PROTOCOL } from "./recognise.ts";
 import type { Service } from "./service.ts";
 import { SocketLoad } from "./socket_load.ts";
 import {
@@ -26,8 +27,6 @@ import {
 
 /** How often a session looks at the clock, in milliseconds. */
 const TICK_MS = 1000;
-/** What a subprotocol that carries a key begins with: it is not to be repeated in an answer. */
-const KEY_PROTOCOL = "openai-insecure-api-key.";
 
 /** Options of `socketRoutes`. */
 export interface SocketOptions {

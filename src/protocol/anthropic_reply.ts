@@ -6,6 +6,7 @@
  * @module
  */
 
+import { objectIn } from "./check.ts";
 import type { WireError } from "./error.ts";
 
 /** Why a reply ended. */
@@ -217,11 +218,5 @@ export function messagesUsage(inputTokens: number, outputTokens: number): Messag
 }
 
 function inputOf(json: string): unknown {
-  if (json === "") return {};
-  try {
-    const value: unknown = JSON.parse(json);
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? value : json;
-  } catch {
-    return json;
-  }
+  return json === "" ? {} : objectIn(json) ?? json;
 }

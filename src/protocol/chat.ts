@@ -88,7 +88,7 @@ export const chatSchema = z.object({
   ...samplingFields,
   ...formatFields,
   model: text(1, 256),
-  messages: messageList(["text"]),
+  messages: messageList(),
   n: integerIn(1, MAX_CHOICES).nullish(),
   stop: stopField,
   max_tokens: tokenLimit,
@@ -264,7 +264,7 @@ export function chatChoice(index: number, said: ChatSaid): ChatChoice {
 }
 
 /** The shape of a call. */
-export function chatToolCall({ id, name, arguments: args }: WireToolCall): ChatToolCall {
+function chatToolCall({ id, name, arguments: args }: WireToolCall): ChatToolCall {
   return { id, type: "function", function: { name, arguments: args } };
 }
 

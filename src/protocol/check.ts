@@ -97,6 +97,17 @@ function endOfString(text: string, start: number): number {
   return text.length;
 }
 
+/** The object that a JSON text stands for, if it stands for one: models write what they like. */
+export function objectIn(text: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
+    return isObject ? value as Record<string, unknown> : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Zod options that make every failure of a field say what was `wanted`. */
 export function wanted(wanted: string): { error: (issue: { input?: unknown }) => string } {
   return { error: (issue) => `expected ${wanted}, got ${describe(issue.input)}` };

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, MAX_JSON_DEPTH, parseJson } from "./check.ts";
-import { parseChatRequest, parseClientFrame, ProtocolError } from "./mod.ts";
+import { parseChatRequest, ProtocolError, receiveFrame } from "./mod.ts";
 
 Deno.test("describe: small values as they are, others by kind and size", () => {
   const shown = [undefined, null, -0.5, Infinity, true, "a\n", [1, 2], { a: 1 }, "x".repeat(41)].map(describe);
@@ -40,7 +40,7 @@ Deno.test("hostile JSON is refused or ignored, in bounded time", () => {
   const request = (fields: string) => parseJson(`{"model":"m","messages":[{"role":"user","content":"x"}],${fields}}`);
   assert.throws(() => parseChatRequest(request(`"stop":${deep}`)), ProtocolError);
   assert.throws(() => parseChatRequest(request(`"temperature":1e999`)), /expected a number from 0 to 2, got Infinity/);
-  assert.throws(() => parseClientFrame(deep), ProtocolError);
+  assert.throws(() => receiveFrame(deep), ProtocolError);
   const polluted = parseChatRequest(request(`"__proto__":{"stream":true},"constructor":1`));
   assert.deepEqual([polluted.stream, ({} as { stream?: boolean }).stream], [false, undefined]);
 });

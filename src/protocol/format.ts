@@ -37,7 +37,7 @@ export const schemaObject = z.record(z.string(), z.unknown(), aSchema)
   .refine((schema) => nestedAtMost(schema, MAX_SCHEMA_DEPTH), aSchema);
 
 /** Zod field of a schema with a name, as OpenAI has it. */
-export const namedSchema = z.object({
+const namedSchema = z.object({
   name: z.string(aName).regex(/^[\w-]{1,64}$/, aName).nullish(),
   description: text().nullish(),
   schema: schemaObject.nullish(),

@@ -32,13 +32,13 @@ export interface WireMessage {
   reasoning?: string;
 }
 
-/** Zod schema of a list of messages whose text parts have one of the given types. */
-export function messageList(partTypes: readonly [string, ...string[]]): z.ZodType<WireMessage[]> {
-  return z.array(message(partTypes), wanted(`a list of 1 to ${MAX_MESSAGES} messages`)).min(1).max(MAX_MESSAGES);
+/** Zod schema of a list of messages. */
+export function messageList(): z.ZodType<WireMessage[]> {
+  return z.array(message(), wanted(`a list of 1 to ${MAX_MESSAGES} messages`)).min(1).max(MAX_MESSAGES);
 }
 
-function message(partTypes: readonly [string, ...string[]]): z.ZodType<WireMessage> {
-  const said = content(partTypes);
+function message(): z.ZodType<WireMessage> {
+  const said = content();
   const asked = z.object({ role: z.enum(["system", "developer", "user"]), content: said });
   // An assistant message without text is one that called tools or refused; alone it is an empty reply.
   const ours = z.object({
@@ -78,9 +78,9 @@ function assistantMessage(said: {
   };
 }
 
-function content(partTypes: readonly [string, ...string[]]): z.ZodType<string> {
-  const types = partTypes.map((type) => `"${type}"`).join(" or ");
-  const part = z.object({ type: z.enum(partTypes, wanted(types)), text: text() }, wanted(`an object of type ${types}`));
+function content(): z.ZodType<string> {
+  const type = z.literal("text", wanted('"text"'));
+  const part = z.object({ type, text: text() }, wanted('an object of type "text"'));
   const parts = z.array(part, wanted(`a list of 1 to ${MAX_PARTS} parts`)).min(1).max(MAX_PARTS);
   return z.union([text(), parts], wanted("a well-formed text or a list of text parts"))
     .transform((said) => typeof said === "string" ? said : said.map((part) => part.text).join(""));

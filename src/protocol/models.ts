@@ -20,15 +20,6 @@ export interface WireModel {
   max_input_tokens: number;
 }
 
-/** All served models, on one page. */
-export interface WireModelList {
-  object: "list";
-  data: WireModel[];
-  has_more: false;
-  first_id: string | null;
-  last_id: string | null;
-}
-
 /** The shape of one model. */
 export function wireModel(id: string, created: number, contextLength: number): WireModel {
   return {
@@ -41,9 +32,4 @@ export function wireModel(id: string, created: number, contextLength: number): W
     created_at: new Date(created * 1000).toISOString(),
     max_input_tokens: contextLength,
   };
-}
-
-/** The shape of a list of models. */
-export function wireModelList(data: WireModel[]): WireModelList {
-  return { object: "list", data, has_more: false, first_id: data[0]?.id ?? null, last_id: data.at(-1)?.id ?? null };
 }

@@ -5,6 +5,7 @@
  */
 
 import type { WireFinishReason } from "./chat.ts";
+import { objectIn } from "./check.ts";
 import type { ChatLogprobs } from "./logprobs.ts";
 
 /** Nanoseconds of a millisecond: all durations are in nanoseconds. */
@@ -47,16 +48,6 @@ export function ollamaMessage({ text = "", thinking, toolCalls = [] }: OllamaPar
 /** The shape of a call. What is no JSON object has no place in it, and stands as a field of its own name. */
 export function ollamaCall(name: string, args: string): OllamaCall {
   return { function: { name, arguments: objectIn(args) ?? { arguments: args } } };
-}
-
-function objectIn(text: string): Record<string, unknown> | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
-    return isObject ? value as Record<string, unknown> : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 /** What the last line adds. */

@@ -96,15 +96,6 @@ export function receiveFrame(message: string): Received {
   return { streamId, read: () => readers[type](value, streamId) };
 }
 
-/**
- * The frame inside a text message.
- *
- * @throws {ProtocolError} naming the first field that does not fit.
- */
-export function parseClientFrame(message: string): ClientFrame {
-  return receiveFrame(message).read();
-}
-
 const readers: Record<ClientFrame["type"], (value: unknown, streamId?: string) => ClientFrame> = {
   "response.create": (value, streamId) => {
     const { on_disconnect, generate } = check(createSchema, value);

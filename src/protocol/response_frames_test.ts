@@ -1,15 +1,15 @@
 import assert from "node:assert/strict";
-import { type ClientFrame, parseClientFrame, ProtocolError, receiveFrame } from "./mod.ts";
+import { type ClientFrame, ProtocolError, receiveFrame } from "./mod.ts";
 
 const create = { type: "response.create", model: "m", input: "hi" };
 
 function parse(frame: unknown): ClientFrame {
-  return parseClientFrame(JSON.stringify(frame));
+  return receiveFrame(JSON.stringify(frame)).read();
 }
 
 function checkRefused(frame: unknown, param: string | null, message: RegExp): void {
   const text = typeof frame === "string" ? frame : JSON.stringify(frame);
-  assert.throws(() => parseClientFrame(text), (error) => {
+  assert.throws(() => receiveFrame(text).read(), (error) => {
     assert(error instanceof ProtocolError, String(error));
     assert.equal(error.param, param, error.message);
     assert.match(error.message, message);

@@ -18,6 +18,7 @@ import { ignoredFields } from "./ignored.ts";
 import { type InputItem, inputSchema, MAX_ID_LENGTH, MAX_NAME_LENGTH } from "./items.ts";
 import { ofType } from "./kind.ts";
 import { MAX_TOP_LOGPROBS } from "./logprobs.ts";
+import { integerText } from "./page.ts";
 import { metadataField } from "./metadata.ts";
 import type { ResponseEcho, ResponseToolChoice, WireFunction, WireTextFormat } from "./response.ts";
 import {
@@ -264,4 +265,23 @@ function echoOf(fields: Fields): ResponseEcho {
     truncation: fields.truncation ?? "disabled",
     user: fields.user ?? null,
   };
+}
+
+/** What the query of a kept response may have. */
+export const watchSchema = z.object({
+  stream: z.enum(["true", "false"], wanted("true or false")).optional(),
+  starting_after: integerText(0, Number.MAX_SAFE_INTEGER).optional(),
+});
+
+/** How a kept response is asked for. */
+export interface WatchQuery {
+  stream: boolean;
+  /** The number of the last event that is known already; -1 for none. */
+  startingAfter: number;
+}
+
+/** The query of a kept response; throws `ProtocolError` naming the first field that does not fit. */
+export function parseWatchQuery(value: unknown): WatchQuery {
+  const { stream, starting_after = -1 } = check(watchSchema, value);
+  return { stream: stream === "true", startingAfter: starting_after };
 }

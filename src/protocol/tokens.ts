@@ -82,7 +82,7 @@ export function parseDetokenizeRequest(value: unknown): DetokenizeRequest {
 /** What the request must be. */
 export const templateSchema = z.object({
   model,
-  messages: messageList(["text"]),
+  messages: messageList(),
   tools: toolsField,
   chat_template_kwargs: variablesField,
 }, object);
