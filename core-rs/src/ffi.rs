@@ -9,7 +9,7 @@
 //! llamero_describe(id, buffer)          after the ready record: the model's description as JSON
 //! r = llamero_submit(id, json)          returns at once; the reply's records carry r
 //! r = llamero_embed(id, json)           the same for a text as a vector
-//! llamero_cancel(id, r)                 returns at once; a done record follows
+//! llamero_cancel(id, r)                 returns at once; its last record follows
 //! llamero_close(id)                     joins the thread; a waiting llamero_wait returns `closed`
 //!
 //! id = llamero_start(json)              work with files (describe, convert): the same wait, describe for the result, close
@@ -238,7 +238,7 @@ unsafe fn submit(engine: i32, request: *const u8, len: usize, read: fn(&[u8]) ->
     })
 }
 
-/// End a request; its done record follows. A request that has ended already is left alone.
+/// End a request; its last record follows: done, or of an embedding an error of kind `closed`. A request that has ended already is left alone.
 #[unsafe(no_mangle)]
 pub extern "C" fn llamero_cancel(engine: i32, request: i32) -> i32 {
     export(engine, || {

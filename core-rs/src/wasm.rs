@@ -10,7 +10,7 @@
 //! r = engine.embed(json)                the same for a text as a vector
 //! loop: while engine.step()             a bounded piece of work each; events in between
 //!         engine.events()               see `records` for the layout
-//! engine.cancel(r)                      a done record follows
+//! engine.cancel(r)                      its last record follows
 //! engine.free()
 //! ```
 //!
@@ -81,7 +81,7 @@ impl WasmEngine {
         thrown(EmbedRequest::from_json(request_json.as_bytes()).and_then(|request| self.0.submit(request)))
     }
 
-    /// Ends a request; its done record follows. A request that has ended already is left alone.
+    /// Ends a request; its last record follows: done, or of an embedding an error of kind `closed`. A request that has ended already is left alone.
     pub fn cancel(&mut self, request: u32) {
         self.0.cancel(request);
     }

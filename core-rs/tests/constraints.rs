@@ -335,6 +335,15 @@ fn sources_made_to_hurt_are_refused_in_time() {
         (lark(format!("start: \"a\" %if {}", deep("and(", 900))), "Expected token"),
         (lark(format!("start: %json {}", deep("[", 900))), "recursion limit"),
         (lark(format!("start: %json {}", json!({ "enum": vec![0; MAX_SCHEMA_VALUES] }))), "at most 5000 values"),
+        (
+            lark(format!("start: %json {}", json!({ "title": "%json", "enum": vec![0; MAX_SCHEMA_VALUES] }))),
+            "at most 5000 values",
+        ),
+        (
+            lark(format!("start: \"%json\" %json {}", json!({ "enum": vec![0; MAX_SCHEMA_VALUES] }))),
+            "at most 5000 values",
+        ),
+        (lark(deep("%json", 1001)), "1000 times at most"),
         (lark(deep("start: %lark { ", 900)), "Unmatched"),
         (lark("start: start"), "no token"),
         (lark("start: b"), "unknown name"),
@@ -346,6 +355,7 @@ fn sources_made_to_hurt_are_refused_in_time() {
             "too big",
         ),
         (gbnf(&format!("root ::= {}", deep("(", 60_000))), "at most 64"),
+        (gbnf(&format!("root ::= \"a\"{}", deep("*", 60_000))), "at most 64"),
         (Constraint::JsonSchema { schema: deep("[", 100_000) }, "recursion limit"),
         (Constraint::JsonSchema { schema: deep(r#"{"items":"#, 40_000) }, "recursion limit"),
         (Constraint::JsonSchema { schema: format!("{}1{}", deep("[", 120), deep("]", 120)) }, "at most 100 deep"),

@@ -40,6 +40,7 @@ pub fn apply_delta(base: Checkpoint, delta: Checkpoint) -> Result<Checkpoint> {
         .collect();
     let mut sources = Vec::with_capacity(delta.sources.len());
     for (info, mut source) in delta.head.tensors.iter().zip(delta.sources) {
+        source.shift_files(base.files.len());
         // No weight but a setting, which both sides have whole.
         if info.name == ROPE_FACTORS {
             from_base.remove(ROPE_FACTORS);
@@ -48,7 +49,6 @@ pub fn apply_delta(base: Checkpoint, delta: Checkpoint) -> Result<Checkpoint> {
         }
         let (base_info, base_source) = from_base.remove(&info.name).ok_or_else(|| unmatched(&info.name, "the base"))?;
         check_shapes(&base_info, info)?;
-        source.shift_files(base.files.len());
         sources.push(Source::Sum(Box::new((base_info, base_source)), Box::new((info.clone(), source))));
     }
     if let Some(name) = from_base.keys().next() {

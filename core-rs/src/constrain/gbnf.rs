@@ -141,7 +141,7 @@ impl<'a> Parser<'a> {
     }
 
     fn repeated(&mut self, mut part: Node, is_inner: bool) -> Result<Node> {
-        loop {
+        for _ in 0..=MAX_DEPTH {
             let (min, max) = if self.eats("*") {
                 (0, None)
             } else if self.eats("+") {
@@ -156,6 +156,7 @@ impl<'a> Parser<'a> {
             self.space(is_inner);
             part = Node::Repeat(Box::new(part), min, max);
         }
+        Err(self.expected(&format!("at most {MAX_DEPTH} repetitions of each other")))
     }
 
     fn range(&mut self) -> Result<(u32, Option<u32>)> {

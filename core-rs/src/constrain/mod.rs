@@ -7,7 +7,7 @@ mod gbnf;
 mod source;
 mod vocabulary;
 
-pub use source::{MAX_SCHEMA_DEPTH, MAX_SCHEMA_PATTERNS, MAX_SCHEMA_VALUES};
+pub use source::{MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES};
 pub use vocabulary::Vocabulary;
 
 /// Stack that `Vocabulary::compile` needs for the worst source within the limits, a chain of references, several times

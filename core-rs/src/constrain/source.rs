@@ -12,11 +12,14 @@ use crate::error::{Error, Result};
 pub const MAX_SCHEMA_DEPTH: usize = 100;
 /// Most values (objects, arrays, texts, numbers) in a JSON schema. Intersections (`allOf`) take time by the square.
 pub const MAX_SCHEMA_VALUES: usize = 5000;
-
 /// Most `patternProperties`. The library asks of each two whether they are disjoint.
 pub const MAX_SCHEMA_PATTERNS: usize = 10;
 /// Deepest nesting of brackets in a Lark grammar, those in its texts counted as well. The library recurses through some.
 const MAX_BRACKETS: usize = 1000;
+/// What a schema stands behind in a Lark grammar.
+const JSON_WORD: &str = "%json";
+/// Most places of it: from each on, the rest of the grammar is read.
+const MAX_JSON_WORDS: usize = 1000;
 
 /// Space between the tokens of JSON: llama.cpp's. Without a bound, a small model may never get past it.
 const JSON_SPACE: &str = r"\x20|\n{1,2}[\x20\t]{0,20}";
@@ -73,9 +76,17 @@ fn check_lark(grammar: &str) -> Result<()> {
             )));
         }
     }
-    // What is no JSON is for the library to name; it may be inside of a text.
-    let schemas =
-        grammar.split("%json").skip(1).filter_map(|rest| Value::deserialize(&mut Deserializer::from_str(rest)).ok());
+    let places: Vec<_> = grammar.match_indices(JSON_WORD).take(MAX_JSON_WORDS + 1).collect();
+    if places.len() > MAX_JSON_WORDS {
+        return Err(Error::invalid_request(format!(
+            "{JSON_WORD} must stand in a grammar {MAX_JSON_WORDS} times at most"
+        )));
+    }
+    // Each place by itself: which of them stand in a text, be it the grammar's or a schema's, is not known here. What is
+    // no JSON is for the library to name.
+    let schemas = places
+        .into_iter()
+        .filter_map(|(at, word)| Value::deserialize(&mut Deserializer::from_str(&grammar[at + word.len()..])).ok());
     check_size(&schemas.collect::<Vec<_>>())
 }
 

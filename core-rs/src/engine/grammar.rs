@@ -102,7 +102,7 @@ fn within(name: &str, got: usize, max: usize, unit: &str) -> Result<()> {
     }
 }
 
-/// Where one reply stands in its grammar.. Special tokens are in none.
+/// Where one reply stands in its grammar. Special tokens are in none.
 pub trait Grammar: Send {
     /// The tokens that may come next, one bit for each id, lowest first; end tokens among them where the reply may end.
     /// At least one bit is set.

@@ -16,11 +16,9 @@ mod stop;
 mod turns;
 mod watch;
 
-pub use embed::{EmbedRequest, MAX_EMBEDDING, Pooling};
+pub use embed::{EmbedRequest, MAX_EMBEDDING};
 pub use event::{Event, EventKind, FinishReason, RequestId, Timings, Usage};
-pub use grammar::{
-    Constraint, Grammar, MAX_CHOICES, MAX_CHOICES_BYTES, MAX_GRAMMAR_BYTES, MAX_PATTERN_BYTES, MAX_SCHEMA_BYTES, Syntax,
-};
+pub use grammar::{Constraint, Grammar, Syntax};
 pub use lm::CausalLm;
 pub use logprobs::{MAX_TOKEN_BYTES, MAX_TOP, TokenLogprob};
 pub use request::{Limits, Request};

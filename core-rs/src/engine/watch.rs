@@ -22,11 +22,14 @@ impl Watch {
 
     /// Whether a text would end in `piece`, were it next.
     pub fn ends_in(&self, piece: &[u8]) -> bool {
-        self.texts.iter().any(|text| {
-            let before = self.tail.len().min(text.len() - 1);
-            let reached = [&self.tail[self.tail.len() - before..], piece].concat();
-            reached.windows(text.len()).any(|window| window == text.as_bytes())
-        })
+        let ends_at = |text: &[u8], end: usize| match end.checked_sub(text.len()) {
+            Some(start) => piece[start..end] == *text,
+            None => {
+                let (before, inside) = text.split_at(text.len() - end);
+                piece[..end] == *inside && self.tail.ends_with(before)
+            }
+        };
+        self.texts.iter().any(|text| (1..=piece.len()).any(|end| ends_at(text.as_bytes(), end)))
     }
 
     /// The next piece of the text.

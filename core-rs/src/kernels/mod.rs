@@ -1,8 +1,9 @@
 //! Arithmetic that candle leaves open on CPUs, chosen once at run time.
 //!
 //! candle picks its Q4_1, Q5_0 and Q5_1 dot products when it is compiled, so a baseline x86-64 build runs them as
-//! scalar loops; f16 and bf16 weights it copies to f32 beforehand, twice their size. This room multiplies those formats
-//! itself, and f32 along with them, and holds the few float loops (attention of one head, SwiGLU) whose speed also hangs
+//! scalar loops, and its others leave half of what a processor can do; f16 and bf16 weights it copies to f32 beforehand,
+//! twice their size. This room multiplies floats and all block formats itself (in WebAssembly those of 32 values but
+//! Q8_0), and holds the few float loops (attention of one head, SwiGLU) whose speed also hangs
 //! on the instruction set. [`Linear`] hides the split: other formats and other devices go to candle.
 //!
 //! Every kernel exists as portable code first (`scalar`, `vector`); a faster form (`x86`, `simd128`) must agree with it, exactly

@@ -1,4 +1,4 @@
-//! WebAssembly's 128-bit forms of the kernels. Unpacking and the dot product are written by hand, as in `x86`; the
+//! WebAssembly's 128-bit forms of the kernels. Unpacking and the dot product are written by hand; the
 //! other loops are the portable bodies, which the compiler turns into vectors by itself: a module is built either with
 //! or without these instructions, so there is nothing to detect and no unsafe door to them.
 

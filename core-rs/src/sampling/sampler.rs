@@ -26,6 +26,9 @@ pub struct Sampler {
     mu: f32,
 }
 
+/// Choices that are refused one by one before all of a vocabulary are asked about.
+const MAX_REFUSED: usize = 8;
+
 /// The logits of a vocabulary, or of what filters have left of it.
 enum Weights<'a> {
     All(&'a mut [f32]),
@@ -33,10 +36,23 @@ enum Weights<'a> {
 }
 
 impl Weights<'_> {
-    fn get(&mut self, id: u32) -> Option<&mut f32> {
+    /// Change the weights of those tokens that are `known`.
+    fn change<T: Copy>(&mut self, known: &HashMap<u32, T>, change: impl Fn(&mut f32, T)) {
         match self {
-            Self::All(logits) => logits.get_mut(id as usize),
-            Self::Some(list) => list.iter_mut().find(|c| c.id == id).map(|c| &mut c.weight),
+            Self::All(logits) => {
+                for (&id, &x) in known {
+                    if let Some(weight) = logits.get_mut(id as usize) {
+                        change(weight, x);
+                    }
+                }
+            }
+            Self::Some(list) => {
+                for candidate in list.iter_mut() {
+                    if let Some(&x) = known.get(&candidate.id) {
+                        change(&mut candidate.weight, x);
+                    }
+                }
+            }
         }
     }
 }
@@ -104,13 +120,19 @@ impl Sampler {
         let some = logits.iter().any(|logit| logit.is_finite());
         self.bias(logits);
         self.penalise(logits);
-        while let Some((id, probability)) = self.choose(logits) {
+        for refused in 1.. {
+            let Some((id, probability)) = self.choose(logits) else { break };
             if accept(id) {
                 let SamplingParams { mirostat_tau: tau, mirostat_eta: eta, .. } = self.params;
                 self.mu -= eta * (-probability.log2() - tau);
                 return Ok(id);
             }
             logits[id as usize] = f32::NEG_INFINITY;
+            // Where one after another is refused, each at the price of all filters, all are asked about at once.
+            if refused == MAX_REFUSED {
+                let wrong = (0u32..).zip(&mut *logits).filter(|(id, logit)| logit.is_finite() && !accept(*id));
+                wrong.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+            }
         }
         Err(if some {
             Error::invalid_request("expected at least one token that may be chosen, got none")
@@ -148,21 +170,17 @@ impl Sampler {
     fn reweigh(&self, filter: Filter, weights: &mut Weights<'_>) {
         let p = &self.params;
         if filter == Filter::Penalties {
-            for (&id, &count) in &self.counts {
-                if let Some(weight) = weights.get(id) {
-                    // Keskar et al. 2019, and for negative logits the other way round.
-                    *weight *= if *weight > 0.0 { 1.0 / p.repeat_penalty } else { p.repeat_penalty };
-                    *weight -= count as f32 * p.frequency_penalty + p.presence_penalty;
-                }
-            }
+            weights.change(&self.counts, |weight, count| {
+                // Keskar et al. 2019, and for negative logits the other way round.
+                *weight *= if *weight > 0.0 { 1.0 / p.repeat_penalty } else { p.repeat_penalty };
+                *weight -= count as f32 * p.frequency_penalty + p.presence_penalty;
+            });
         } else if p.has_dry() {
             let window = p.dry_penalty_last_n.unwrap_or(usize::MAX).min(self.seen.len());
             let seen = &self.seen[self.seen.len() - window..];
-            for (id, length) in dry::repetitions(seen, p.dry_allowed_length) {
-                if let Some(weight) = weights.get(id) {
-                    *weight -= dry::penalty(p.dry_multiplier, p.dry_base, length, p.dry_allowed_length);
-                }
-            }
+            weights.change(&dry::repetitions(seen, p.dry_allowed_length), |weight, length| {
+                *weight -= dry::penalty(p.dry_multiplier, p.dry_base, length, p.dry_allowed_length);
+            });
         }
     }
 

@@ -131,6 +131,13 @@ fn a_token_that_is_not_accepted_gives_way_to_the_next() {
         assert_eq!(sampler(params, 0).sample(&mut [9.0, 1.0, 5.0], &mut accept), Ok(1));
         assert_eq!(refused, [0, 2, 1]);
     }
+    let (mut logits, mut asked) = ((0..1000).map(|i| i as f32).collect::<Vec<_>>(), 0);
+    let mut accept = |id| {
+        asked += 1;
+        id == 0
+    };
+    assert_eq!(sampler(plain(1.0), 0).sample(&mut logits, &mut accept), Ok(0));
+    assert!(asked <= 1000 + 1 + MAX_REFUSED, "{asked}");
     let error = sampler(greedy(), 0).sample(&mut [9.0, 1.0], &mut |_| false).expect_err("all refused");
     assert_eq!(error.kind(), crate::error::ErrorKind::InvalidRequest);
 }

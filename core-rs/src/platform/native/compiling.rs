@@ -1,4 +1,4 @@
-//! Requests whose constraint is being compiled, or waits for it. Compiling takes milliseconds to about a second, too long
+//! Requests whose constraint is being compiled, or waits for it. Compiling takes milliseconds and more, too long
 //! for the thread that all replies share; so it happens on threads of its own, which end when there is no more to do.
 //!
 //! Absent: the threads themselves, and what becomes of the outcome (see `host`).

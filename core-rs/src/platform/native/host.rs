@@ -166,7 +166,7 @@ impl Host {
         Ok(())
     }
 
-    /// End a request; its `Done` comes out of `drain`. Ids that have ended are ignored.
+    /// End a request; its last event comes out of `drain`. Ids that have ended are ignored.
     pub fn cancel(&self, id: RequestId) {
         let mut state = self.shared.lock();
         if matches!(state.phase, Phase::Ready { .. }) {
