@@ -15,6 +15,7 @@ import { parseArgs } from "node:util";
 import { fileURLToPath } from "node:url";
 import { createApp } from "../src/api/app.ts";
 import { Metrics } from "../src/api/metrics.ts";
+import { median } from "../src/cli/bench.ts";
 import { tracer } from "../src/api/trace.ts";
 import { type Engine, openEngine } from "../src/engine/mod.ts";
 
@@ -231,10 +232,6 @@ async function timed(pieces: AsyncIterable<string>): Promise<Timed> {
     if (text.includes("[DONE]")) break;
   }
   return { firstMs: first - started, decodeMs: performance.now() - first };
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1]!;
 }
 
 if (import.meta.main) await main();

@@ -96,8 +96,13 @@ async function load(options: EdgeOptions, source: () => Promise<Weights>): Promi
   const { glue, wasm, modelId, defaults, log, hosts, origins, keys } = options;
   const module = wasm instanceof WebAssembly.Module ? wasm : await WebAssembly.compile(wasm);
   const engine = await WasmEngine.open({ ...options, connect: localLink(glue, module), weights: source });
-  const { template } = selectTemplate({ ...engine.model, aliases: [modelId] }, options.template);
-  return createApp({ engine, template, defaults, modelId, log, hosts, origins, keys });
+  try {
+    const { template } = selectTemplate({ ...engine.model, aliases: [modelId] }, options.template);
+    return createApp({ engine, template, defaults, modelId, log, hosts, origins, keys });
+  } catch (error) {
+    await engine.close();
+    throw error;
+  }
 }
 
 /** Weights that can be opened as often as their source can. */

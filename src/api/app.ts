@@ -103,6 +103,8 @@ export interface AppOptions extends GuardOptions {
   routes?: readonly Route[];
   /** Aborted when the server stops: requests are then refused, and replies go on until the engine is closed. */
   closing?: AbortSignal;
+  /** Told of work that may go on when its request is over, such as keeping a response. */
+  onWork?: (work: Promise<unknown>) => void;
   /** Who may use the server; missing: everybody. */
   keys?: KeyRing;
   /** What every request may take. */
@@ -121,7 +123,7 @@ export function createApp(options: AppOptions): OpenAPIHono<ApiEnv> {
   app.notFound((c) => sendError(c, service, notFound(c)));
   const { clock, newId, modelId, store } = service;
   const conversations = new Conversations<Item>(store, { clock, newId });
-  const responses = new Responses({ store, conversations, modelId, newId, clock });
+  const responses = new Responses({ store, conversations, modelId, newId, clock, onWork: options.onWork });
   const routes: Route[] = [
     ...docsRoutes(() => openApiDocument(app)),
     ...statusRoutes(service),

@@ -525,7 +525,7 @@ Deno.test("the sockets of a caller are limited; one that is gone makes room", ()
   assert(connect({ limits: { maxSockets: 1 } }).socket.isOpen);
 });
 
-Deno.test("while a reader lags, deltas become longer, and at last the model waits", async () => {
+Deno.test("while a reader lags, deltas become longer, and at last no more is taken from the engine", async () => {
   let taken = 0;
   const { session, socket } = open(async function* () {
     for (; taken < 10_000; taken++) yield said("x".repeat(100));

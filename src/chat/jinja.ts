@@ -8,6 +8,7 @@
  */
 
 import { Environment, parse, tokenize } from "@huggingface/jinja";
+import { withoutBos } from "./begin.ts";
 import { guardTexts } from "./guard.ts";
 import { BoundedInterpreter, type JinjaLimits, NODE_CHARS } from "./jinja_interpreter.ts";
 import { type ChatMessage, ChatTemplateError, checkMessages } from "./message.ts";
@@ -101,11 +102,7 @@ export class JinjaTemplate implements ChatTemplate {
     const guarded = guardTexts(asked, specialTokens);
     // Roles are ours, and no text of anybody's.
     guarded.value.messages.forEach((message, index) => message.role = messages[index]!.role);
-    const { bosToken, addsBos } = this.#model;
-    let text = this.#run(guarded.value);
-    // Both the template and the engine would begin the prompt with it.
-    if (addsBos && bosToken && text.startsWith(bosToken)) text = text.slice(bosToken.length);
-    return { prompt: guarded.split(text), stop: [] };
+    return { prompt: guarded.split(withoutBos(this.#run(guarded.value), this.#model)), stop: [] };
   }
 
   #run(asked: Asked): string {

@@ -6,17 +6,15 @@
  * @module
  */
 
+import { withoutBos } from "./begin.ts";
 import type { ChatTemplate, TemplateModel } from "./template.ts";
 
 /** The contents of the messages and nothing else. */
-export function literalTemplate({ bosToken, addsBos }: Pick<TemplateModel, "bosToken" | "addsBos">): ChatTemplate {
+export function literalTemplate(model: Pick<TemplateModel, "bosToken" | "addsBos">): ChatTemplate {
   return {
     name: "literal",
     render(messages) {
-      const text = messages.map(({ content }) => content).join("");
-      // Both the writer and the engine would begin the prompt with it.
-      const doubled = addsBos && bosToken && text.startsWith(bosToken);
-      return { prompt: [doubled ? text.slice(bosToken.length) : text], stop: [] };
+      return { prompt: [withoutBos(messages.map(({ content }) => content).join(""), model)], stop: [] };
     },
   };
 }

@@ -42,6 +42,8 @@ export interface HandlerParts {
   log: Log;
   /** Aborted when the server stops. */
   closing: AbortSignal;
+  /** Told of work that may go on when its request is over. */
+  onWork: (work: Promise<unknown>) => void;
   /** Who may use the server; missing: everybody. */
   keys: KeyRing | undefined;
   /** Whether prompts and replies are logged. */

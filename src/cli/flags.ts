@@ -380,7 +380,7 @@ export interface CommandSpec {
   examples: readonly string[];
 }
 
-const MODEL = ["model", "quantize", "lora", "engine", "chat-template"] as const;
+const MODEL = ["model", "quantize", "lora", "engine"] as const;
 const SAMPLING = ["temperature", "top-p", "top-k", "min-p", "repeat-penalty", "seed", "max-tokens"] as const;
 const ACCESS = ["keys", "insecure-no-key", "allow-host", "allow-origin", "tls-cert", "tls-key"] as const;
 const LIMITS = ["limit-tokens", "limit-choices", "request-timeout", "log-prompts"] as const;
@@ -390,7 +390,7 @@ export const COMMANDS = {
   chat: {
     summary: "talk to a model: interactively, or once with a prompt or piped text",
     positional: "[PROMPT...]",
-    flags: [...MODEL, "system", ...SAMPLING, "context", "json", "quiet", "help"],
+    flags: [...MODEL, "chat-template", "system", ...SAMPLING, "context", "json", "quiet", "help"],
     examples: [
       "chat",
       'chat "Why is the sky blue?"',
@@ -403,6 +403,7 @@ export const COMMANDS = {
     summary: "serve a model over HTTP and WebSocket, as OpenAI's clients speak it",
     flags: [
       ...MODEL,
+      "chat-template",
       ...SAMPLING,
       "context",
       "host",

@@ -46,6 +46,7 @@ export async function serve(deps: Deps, { values }: Parsed): Promise<number> {
   const log = (entry: LogEntry) => logTo(deps.terminal, entry, values);
   const named = { modelId: model.id, aliases: [model.file] };
   const closing = new AbortController();
+  const work = new Set<Promise<unknown>>();
   const parts = {
     engine,
     template,
@@ -55,9 +56,13 @@ export async function serve(deps: Deps, { values }: Parsed): Promise<number> {
     store,
     log,
     closing: closing.signal,
+    onWork: (one: Promise<unknown>) => {
+      work.add(one);
+      void one.finally(() => work.delete(one));
+    },
   };
   const handler = deps.createHandler(parts);
-  await serveUntilSignal(deps, { address, handler, engine, model, values, closing, keys });
+  await serveUntilSignal(deps, { address, handler, engine, model, values, closing, work, keys });
   return 0;
 }
 
@@ -68,11 +73,13 @@ interface Serving {
   model: LocatedModel;
   values: FlagValues;
   closing: AbortController;
+  /** What is to end before the process does. */
+  work: ReadonlySet<Promise<unknown>>;
   keys: KeyRing | undefined;
 }
 
 async function serveUntilSignal({ terminal }: Deps, serving: Serving) {
-  const { address, handler, engine, model, values, closing, keys } = serving;
+  const { address, handler, engine, model, values, closing, work, keys } = serving;
   const asked = Promise.withResolvers<void>();
   const hurry = new AbortController();
   let signals = 0;
@@ -91,7 +98,7 @@ async function serveUntilSignal({ terminal }: Deps, serving: Serving) {
   closing.abort();
   const drainMs = values.drain! * 1000;
   say(terminal, values, { event: "stopping" }, "stopping; a second signal stops at once");
-  await stopServer(server, engine, { drainMs, hurry: hurry.signal });
+  await stopServer(server, engine, { work, drainMs, hurry: hurry.signal });
   say(terminal, values, { event: "stopped" }, "stopped");
 }
 
@@ -111,18 +118,18 @@ function reloading(terminal: Terminal, keys: KeyRing | undefined, values: FlagVa
 
 /**
  * No new connections, and no new requests on old ones; running replies get time to end, then they are cancelled, and an
- * error event says so at the end of their streams. A connection that is still open after that ends with the process.
+ * error event says so at the end of their streams, and responses that are kept are kept as they ended. A connection that is still open after that ends with the process.
  */
 async function stopServer(
   server: Deno.HttpServer,
   engine: Engine,
-  { drainMs, hurry }: { drainMs: number; hurry: AbortSignal },
+  { work, drainMs, hurry }: { work: ReadonlySet<Promise<unknown>>; drainMs: number; hurry: AbortSignal },
 ): Promise<void> {
   const finished = server.shutdown();
   const deadline = AbortSignal.any([hurry, AbortSignal.timeout(drainMs)]);
   while (!deadline.aborted && isBusy(engine)) await pause(POLL_MS, deadline);
   await engine.close();
-  await Promise.race([finished, pause(CLOSE_MS, hurry)]);
+  await Promise.race([Promise.all([finished, ...work]), pause(CLOSE_MS, hurry)]);
 }
 
 function isBusy(engine: Engine): boolean {

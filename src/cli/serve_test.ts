@@ -3,6 +3,8 @@ import { delay } from "@std/async/delay";
 import type { EngineError } from "../engine/engine.ts";
 import { createApp } from "../api/app.ts";
 import type { LogEntry } from "../api/log.ts";
+import { MemoryStore } from "../sessions/memory_store.ts";
+import type { Store } from "../sessions/store.ts";
 import type { HandlerParts } from "./deps.ts";
 import { type Stage, stage, started } from "./test_support.ts";
 
@@ -113,6 +115,40 @@ Deno.test("after the deadline a stream ends with an error event", async () => {
   assertEquals(await running, 0);
   const last = JSON.parse(text.trim().split("\n\n").at(-1)!.replace(/^data: /, ""));
   assertEquals(last.error.code, "closed");
+});
+
+Deno.test("a response in the background is kept as it ended before the store is closed", async () => {
+  const kept = new MemoryStore();
+  let closed = false;
+  const slow: Store = {
+    get: (key) => kept.get(key),
+    list: (prefix, options) => kept.list(prefix, options),
+    async commit(writes) {
+      await delay(50);
+      assertEquals(closed, false);
+      return await kept.commit(writes);
+    },
+    async [Symbol.asyncDispose]() {
+      await delay(0);
+      closed = true;
+    },
+  };
+  const on = stage({ reply: "one two three", tokenMs: 60_000 }, {
+    openStore: () => Promise.resolve(slow),
+    createHandler: (parts) => {
+      const app = createApp(parts);
+      return (request) => app.fetch(request);
+    },
+  });
+  const { url, running } = await start(on, "--store", "there", "--drain", "0");
+  const body = JSON.stringify({ model: "toy's", input: "hi", background: true });
+  const headers = { "content-type": "application/json" };
+  const { id } = await (await fetch(`${url}/v1/responses`, { method: "POST", headers, body })).json();
+  while (on.engine.stats().running === 0) await delay(5);
+  on.terminal.signal("SIGTERM");
+  assertEquals(await running, 0);
+  const entry = await kept.get<{ response: { status: string } }>(["responses", "anybody", id]);
+  assertEquals([entry?.value.response.status, closed], ["failed", true]);
 });
 
 Deno.test("a second signal does not wait for replies", async () => {

@@ -24,7 +24,6 @@ export interface PerplexityOptions {
   maxWindows?: number;
   /** Told after each window. */
   onProgress?: (so: PerplexitySoFar) => void;
-  signal?: AbortSignal;
 }
 
 /** A figure, and how much of the text it stands for. */
@@ -51,7 +50,7 @@ export class PerplexityError extends Error {
  * @throws {EngineError} when the engine fails.
  */
 export async function perplexity(options: PerplexityOptions): Promise<PerplexitySoFar> {
-  const { engine, text, window = WINDOW, maxWindows = Infinity, onProgress, signal } = options;
+  const { engine, text, window = WINDOW, maxWindows = Infinity, onProgress } = options;
   const { contextLength, addsBos } = engine.model;
   if (window < 4 || window >= contextLength) {
     throw new PerplexityError(`choosing a window: expected 4 to ${contextLength - 1} tokens, got ${window}`);
@@ -65,14 +64,14 @@ export async function perplexity(options: PerplexityOptions): Promise<Perplexity
   for (let windows = 1; windows <= ofWindows; windows++) {
     const cut = ids.slice((windows - 1) * window, windows * window);
     if (addsBos) cut[0] = ids[0]!;
-    for (const loss of await lossesOf(engine, cut, signal)) losses.add(loss);
+    for (const loss of await lossesOf(engine, cut)) losses.add(loss);
     onProgress?.(figure(losses, windows, ofWindows));
   }
   return figure(losses, ofWindows, ofWindows);
 }
 
 /** Negative log probabilities of the second half, as llama.cpp counts: the token in the middle is not scored. */
-async function lossesOf(engine: Engine, promptIds: readonly number[], signal?: AbortSignal): Promise<number[]> {
+async function lossesOf(engine: Engine, promptIds: readonly number[]): Promise<number[]> {
   const request = {
     prompt: [],
     promptIds,
@@ -82,7 +81,7 @@ async function lossesOf(engine: Engine, promptIds: readonly number[], signal?: A
     ignoreEos: true,
   };
   let logprobs: readonly (ChosenLogprob | null)[] = [];
-  for await (const event of engine.generate(request, { signal })) {
+  for await (const event of engine.generate(request)) {
     if (event.type === "text") logprobs = [...logprobs, ...event.promptLogprobs ?? []];
   }
   return logprobs.slice(Math.floor(promptIds.length / 2) + 1).map((each) => -each!.logprob);

@@ -9,7 +9,7 @@
 
 import type { Constraint, Engine, GenerateEvent, GenerateRequest, SamplingParams } from "../engine/engine.ts";
 import { requireConstrains } from "./reply_grammar.ts";
-import { resolveSampling } from "./sampling.ts";
+import { settled } from "./sampling.ts";
 import type { Generation, TurnDefaults } from "./turn.ts";
 
 /** What a completion needs. */
@@ -32,16 +32,9 @@ export interface RunCompletionOptions extends Pick<GenerateRequest, "prompt" | "
 
 /** Run one completion; throws `EngineError` when the request does not fit or the engine fails. */
 export async function* runCompletion(options: RunCompletionOptions): AsyncGenerator<GenerateEvent> {
-  const { engine, prompt, promptIds, stop, generation, constraint, defaults = {}, fallbackMaxTokens, signal } = options;
+  const { engine, prompt, promptIds, stop, constraint, defaults = {}, fallbackMaxTokens, signal } = options;
   if (constraint !== undefined) requireConstrains(engine);
-  const request = {
-    prompt,
-    promptIds,
-    maxTokens: options.maxTokens ?? defaults.maxTokens ?? fallbackMaxTokens,
-    sampling: resolveSampling(options.sampling, defaults.sampling, engine.model.defaults),
-    stop: stop.length > 0 ? stop : undefined,
-    ...generation,
-    ...(constraint === undefined ? {} : { constraint }),
-  };
+  const maxTokens = options.maxTokens ?? defaults.maxTokens ?? fallbackMaxTokens;
+  const request = { prompt, promptIds, ...settled({ ...options, maxTokens }, { stop, constraint }) };
   yield* engine.generate(request, { signal });
 }

@@ -2,7 +2,7 @@
  * Items as the messages of a conversation: what belongs to one step of the assistant (a thought, a text, calls) becomes
  * one message.
  *
- * Absent here: where items are kept, wire formats.
+ * Absent here: where items are kept, and how they are checked.
  *
  * @module
  */

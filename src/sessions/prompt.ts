@@ -8,6 +8,7 @@
  * @module
  */
 
+import { withoutBos } from "../chat/begin.ts";
 import { guardTexts } from "../chat/guard.ts";
 import { ChatTemplateError } from "../chat/message.ts";
 import { type Engine, EngineError, type GenerateRequest } from "../engine/engine.ts";
@@ -25,9 +26,7 @@ export interface RawPrompt extends Pick<GenerateRequest, "prompt" | "promptIds">
  */
 export async function rawPrompt(engine: Engine, prompt: string | readonly number[]): Promise<RawPrompt> {
   if (typeof prompt !== "string") return { prompt: [], promptIds: prompt, text: await engine.detokenize(prompt) };
-  const { addsBos, bosToken } = engine.model;
-  const doubled = addsBos && bosToken && prompt.startsWith(bosToken);
-  return { prompt: [doubled ? prompt.slice(bosToken.length) : prompt], text: prompt };
+  return { prompt: [withoutBos(prompt, engine.model)], text: prompt };
 }
 
 /** How to read a text. */

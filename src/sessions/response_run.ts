@@ -2,7 +2,8 @@
  * One response while it comes about: what the model does becomes events of the response, which a log keeps for whoever
  * reads them, and exactly one of them is the last.
  *
- * A reader that lags makes deltas longer and, when that is no help, the model wait.
+ * A reader that lags makes deltas longer and, when that is no help, the run wait. The model goes on: what it writes stays
+ * in the engine's queue, a context at most, and a slow reader holds none of its places.
  *
  * Absent here on purpose: what the model is asked, where responses are kept, who reads.
  *

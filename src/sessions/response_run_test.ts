@@ -116,7 +116,7 @@ Deno.test("cancelled by its owner it is cancelled, by the server it has failed",
   assert.match((await closed.run.finished).error!.message, /the server is closing$/);
 });
 
-Deno.test("while a reader lags its deltas grow, the text stays the same, and the model waits at last", async () => {
+Deno.test("while a reader lags its deltas grow, the text stays the same, and at last no more is taken from the engine", async () => {
   const piece = "x".repeat(100);
   let taken = 0;
   const { run: made } = run(async function* () {

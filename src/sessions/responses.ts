@@ -72,6 +72,8 @@ export interface ResponsesOptions {
   newId: () => string;
   /** Milliseconds since 1970. */
   clock: () => number;
+  /** Told of each response in progress, which is kept when `work` resolves; a process should not end before. */
+  onWork?: (work: Promise<unknown>) => void;
   limits?: StreamLogLimits;
 }
 
@@ -105,6 +107,9 @@ export class Responses {
   /** Those in progress, and those whose events can be read again, oldest first. */
   readonly #runs = new Map<string, { run: ResponseRun; stored: boolean; endedAt?: number }>();
 
+  /** Whose responses of the background are about to begin. */
+  readonly #starting: string[] = [];
+
   /** Responses in a store. */
   constructor(options: ResponsesOptions) {
     this.#options = options;
@@ -116,8 +121,20 @@ export class Responses {
    * @throws {SessionError} `not_found` for what it continues or refers to; `conflict` when that is still in progress.
    */
   async create(request: ResponseRequest, options: CreateOptions): Promise<ResponseRun> {
+    if (!request.background) return await this.#begin(request, options);
     const { caller } = options;
-    if (request.background) this.#requireRoom(caller);
+    this.#requireRoom(caller);
+    // Counted from here on: many may be asked for at once.
+    this.#starting.push(caller);
+    try {
+      return await this.#begin(request, options);
+    } finally {
+      this.#starting.splice(this.#starting.indexOf(caller), 1);
+    }
+  }
+
+  async #begin(request: ResponseRequest, options: CreateOptions): Promise<ResponseRun> {
+    const { caller } = options;
     const context = await this.#context(request, options);
     const unique = this.#options.newId();
     const bodies = await this.#resolved(request, context.history, options);
@@ -209,7 +226,8 @@ export class Responses {
     const mine = [...this.#runs.values()].filter(({ run, endedAt }) =>
       run.background && run.caller === caller && endedAt === undefined
     );
-    if (mine.length < MAX_BACKGROUND) return;
+    const starting = this.#starting.filter((each) => each === caller);
+    if (mine.length + starting.length < MAX_BACKGROUND) return;
     const message = `background: expected at most ${MAX_BACKGROUND} responses in progress, got one more`;
     throw new SessionError("too_many", message, "background");
   }
@@ -310,6 +328,7 @@ export class Responses {
     const entry: { run: ResponseRun; stored: boolean; endedAt?: number } = { run, stored };
     this.#sweep();
     this.#runs.set(run.id, entry);
+    this.#options.onWork?.(run.finished);
     void run.finished.then(() => {
       if (!this.#runs.delete(run.id)) return;
       entry.endedAt = this.#options.clock();

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { SamplingParams } from "../engine/engine.ts";
+import type { Constraint, Engine, GenerateRequest, SamplingParams } from "../engine/engine.ts";
 import { SAMPLING_FIELDS } from "../engine/request.ts";
 
 /** What the engine does when nobody says: the core's `SamplingParams::default`. */
@@ -21,4 +21,27 @@ export const BUILT_IN_SAMPLING: Readonly<SamplingParams> = {
 export function resolveSampling(...layers: readonly (SamplingParams | undefined)[]): SamplingParams {
   const given = SAMPLING_FIELDS.map((field) => [field, layers.find((layer) => layer?.[field] !== undefined)?.[field]]);
   return Object.fromEntries(given.filter(([, value]) => value !== undefined));
+}
+
+/** What is wished of a reply besides its prompt. */
+export interface ReplyWishes {
+  engine: Engine;
+  maxTokens?: number;
+  sampling?: SamplingParams;
+  defaults?: { sampling?: SamplingParams };
+  generation?: Partial<GenerateRequest>;
+}
+
+/** The rest of an engine's request, as these wishes, their defaults and the model's own settle it. */
+export function settled(
+  { engine, maxTokens, sampling, defaults, generation }: ReplyWishes,
+  { stop, constraint }: { stop: readonly string[]; constraint: Constraint | undefined },
+): Omit<GenerateRequest, "prompt" | "promptIds"> {
+  return {
+    maxTokens,
+    sampling: resolveSampling(sampling, defaults?.sampling, engine.model.defaults),
+    stop: stop.length > 0 ? stop : undefined,
+    ...generation,
+    ...(constraint === undefined ? {} : { constraint }),
+  };
 }

@@ -20,7 +20,7 @@ import {
 } from "../engine/engine.ts";
 import { replyConstraint } from "./reply_grammar.ts";
 import { ReplyReader } from "./reply_reader.ts";
-import { resolveSampling } from "./sampling.ts";
+import { settled } from "./sampling.ts";
 import type { TurnEvent } from "./turn_event.ts";
 
 /** Length of the ids of calls: what Mistral's templates insist on. */
@@ -110,7 +110,7 @@ async function turnRequest(
   options: TurnOptions,
   tools: readonly Tool[],
 ): Promise<{ request: GenerateRequest; thoughts: boolean | "open" }> {
-  const { engine, template, messages, defaults = {}, variables, generation } = options;
+  const { engine, template, messages, defaults = {}, variables } = options;
   const { specialTokens } = engine.model;
   const { prompt, stop } = renderChat(template, messages, { specialTokens, tools, variables });
   const stops = [...new Set([...stop, ...options.stop ?? []])];
@@ -124,14 +124,8 @@ async function turnRequest(
     // Only a model that is known to think is led to it.
     thoughts: template.thinks ? thoughts : false,
   });
-  const request = {
-    prompt,
-    maxTokens: options.maxTokens ?? defaults.maxTokens ?? await ownLimit(engine, prompt),
-    sampling: resolveSampling(options.sampling, defaults.sampling, engine.model.defaults),
-    stop: stops.length > 0 ? stops : undefined,
-    ...generation,
-    ...(constraint === undefined ? {} : { constraint }),
-  };
+  const maxTokens = options.maxTokens ?? defaults.maxTokens ?? await ownLimit(engine, prompt);
+  const request = { prompt, ...settled({ ...options, maxTokens }, { stop: stops, constraint }) };
   return { request, thoughts };
 }
 
