@@ -82,7 +82,7 @@ export class Conversations<Item extends { readonly id: string }> {
     const createdAt = Math.floor(this.#clock() / 1000);
     const kept = appended(id, { createdAt, metadata, revision: 0, items: [] }, items);
     const write = { key: keyOf(caller, id), value: kept, expect: null, ttlMs: this.#ttlMs };
-    if (!await this.#store.commit([write])) throw conflict(id);
+    if (!await this.#store.commit(write)) throw conflict(id);
     return { id, createdAt, metadata };
   }
 
@@ -98,8 +98,8 @@ export class Conversations<Item extends { readonly id: string }> {
 
   /** Remove the conversation and its items; a turn that is under way cannot append any more. */
   async delete(caller: string, id: string): Promise<void> {
-    const { key } = await this.#find(caller, id);
-    await this.#store.commit([{ key }]);
+    await this.#find(caller, id);
+    await this.#store.commit({ key: keyOf(caller, id) });
   }
 
   /** Some of the items. */
@@ -155,9 +155,9 @@ export class Conversations<Item extends { readonly id: string }> {
 
   async #change(caller: string, id: string, change: (kept: Kept<Item>) => Kept<Item>): Promise<Kept<Item>> {
     for (let tries = 0; tries < MAX_TRIES; tries++) {
-      const { key, value, version } = await this.#find(caller, id);
-      const changed = change(value);
-      if (await this.#store.commit([{ key, value: changed, expect: version, ttlMs: this.#ttlMs }])) return changed;
+      const { value: kept, version: expect } = await this.#find(caller, id);
+      const value = change(kept);
+      if (await this.#store.commit({ key: keyOf(caller, id), value, expect, ttlMs: this.#ttlMs })) return value;
     }
     throw conflict(id);
   }

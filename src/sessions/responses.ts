@@ -167,7 +167,7 @@ export class Responses {
       running.run.cancel();
       await running.run.finished;
     }
-    await this.#options.store.commit([{ key: keyOf(caller, id) }]);
+    await this.#options.store.commit({ key: keyOf(caller, id) });
   }
 
   /** Ends a response of the background early, if it has not ended; what became of it. Throws `not_found`, `invalid`. */
@@ -282,7 +282,7 @@ export class Responses {
 
   async #store(caller: string, kept: KeptResponse): Promise<void> {
     const key = keyOf(caller, kept.response.id);
-    await this.#options.store.commit([{ key, value: kept, ttlMs: RESPONSE_TTL_MS }]);
+    await this.#options.store.commit({ key, value: kept, ttlMs: RESPONSE_TTL_MS });
   }
 
   async #find(caller: string, id: string): Promise<KeptResponse | undefined> {
