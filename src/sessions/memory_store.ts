@@ -1,8 +1,9 @@
 /**
  * A store in memory: for tests, for the edge, and for those who want nothing kept. Its values are copies, as those of a
- * file would be, and its size is bounded.
+ * file would be, and its size is bounded. When it is full, what was written as disposable makes room, the oldest first.
  *
- * Absent here on purpose: evicting what still lives. A conversation that is gone without a word is worse than a refusal.
+ * Absent here on purpose: dropping anything else that still lives. A conversation that is gone without a word is worse
+ * than a refusal.
  *
  * @module
  */
@@ -29,6 +30,12 @@ interface Kept {
   bytes: Uint8Array;
   version: string;
   expiresAt?: number;
+  disposable?: true;
+}
+
+interface Size {
+  entries: number;
+  bytes: number;
 }
 
 /** A store in memory. */
@@ -36,7 +43,7 @@ export class MemoryStore implements Store {
   readonly #clock: () => number;
   readonly #maxEntries: number;
   readonly #maxBytes: number;
-  /** By the key as JSON. */
+  /** By the key as JSON, in the order in which they were written. */
   readonly #kept = new Map<string, Kept>();
   #bytes = 0;
   #version = 0;
@@ -58,12 +65,12 @@ export class MemoryStore implements Store {
   // deno-lint-ignore require-await -- failures reach the caller as rejections
   async commit(write: Write): Promise<string | undefined> {
     checkWrite(write);
-    const { key, value, expect, ttlMs } = write;
+    const { key, value, expect, ttlMs, disposable } = write;
     const name = JSON.stringify(key);
     const version = String(this.#version + 1);
     const made = value === undefined
       ? undefined
-      : { bytes: encode(value), version, expiresAt: ttlMs && this.#clock() + ttlMs };
+      : { bytes: encode(value), version, expiresAt: ttlMs && this.#clock() + ttlMs, disposable };
     if (expect !== undefined && (this.#live(name)?.version ?? null) !== expect) return undefined;
     if (made) this.#makeRoom(name, made);
     this.#version++;
@@ -77,20 +84,38 @@ export class MemoryStore implements Store {
     this.#bytes = 0;
   }
 
-  /** Refuses what would not fit, even when all that is over is gone. */
+  /** Drops what is over, then what is disposable. Refuses what would not fit even so, and then drops nothing that lives. */
   #makeRoom(name: string, made: Kept): void {
-    if (this.#fits(name, made)) return;
+    if (this.#fits(this.#sizeWith(name, made))) return;
     this.#purge();
-    if (this.#fits(name, made)) return;
-    const most = `${this.#maxEntries} entries of ${this.#maxBytes} bytes together`;
-    throw new StoreError("full", `keeping a value: expected room in memory, got a store with at most ${most}`);
+    const size = this.#sizeWith(name, made);
+    const dropped: string[] = [];
+    for (const [other, { disposable, bytes }] of this.#kept) {
+      if (this.#fits(size)) break;
+      if (!disposable || other === name) continue;
+      dropped.push(other);
+      size.entries--;
+      size.bytes -= bytes.length;
+    }
+    if (!this.#fits(size)) throw this.#full();
+    for (const other of dropped) this.#replace(other, undefined);
   }
 
-  #fits(name: string, made: Kept): boolean {
+  #sizeWith(name: string, made: Kept): Size {
     const old = this.#kept.get(name);
-    const entries = this.#kept.size + (old ? 0 : 1);
-    const bytes = this.#bytes + made.bytes.length - (old?.bytes.length ?? 0);
+    return {
+      entries: this.#kept.size + (old ? 0 : 1),
+      bytes: this.#bytes + made.bytes.length - (old?.bytes.length ?? 0),
+    };
+  }
+
+  #fits({ entries, bytes }: Size): boolean {
     return entries <= this.#maxEntries && bytes <= this.#maxBytes;
+  }
+
+  #full(): StoreError {
+    const most = `${this.#maxEntries} entries of ${this.#maxBytes} bytes together`;
+    return new StoreError("full", `keeping a value: expected room in memory, got a store with at most ${most}`);
   }
 
   #purge(): void {
@@ -105,6 +130,7 @@ export class MemoryStore implements Store {
 
   #replace(name: string, made: Kept | undefined): void {
     this.#bytes += (made?.bytes.length ?? 0) - (this.#kept.get(name)?.bytes.length ?? 0);
+    // What is written again stands behind all others.
     this.#kept.delete(name);
     if (made) this.#kept.set(name, made);
   }

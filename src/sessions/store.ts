@@ -26,6 +26,8 @@ export interface Write {
   expect?: string | null;
   /** Milliseconds after which the value is gone; absent: never. */
   ttlMs?: number;
+  /** The value may be dropped before its time where room is short. */
+  disposable?: true;
 }
 
 /** A place for values. */

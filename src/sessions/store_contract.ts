@@ -77,6 +77,14 @@ function values(test: Register): void {
     }
   });
 
+  test("what is disposable is kept where there is room", async ({ store }) => {
+    for (const value of ["small", "large".repeat(50_000)]) {
+      const version = await store.commit({ key: ["x"], value, disposable: true });
+      await store.commit({ key: ["y"], value });
+      assertEquals(await store.get(["x"]), { value, version: version! });
+    }
+  });
+
   test("deleted is gone", async ({ store }) => {
     for (const value of ["small", "large".repeat(50_000)]) {
       await store.commit({ key: ["x"], value });
