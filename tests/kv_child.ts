@@ -19,7 +19,7 @@ async function replace(path: string, letters: number, last: number, when: string
     // The call begins before the next timer.
     if (when === "begun" && !done) setTimeout(die, 0);
   });
-  await new KvStore(kv).commit([{ key: ["x"], value: "b".repeat(letters) }]);
+  await new KvStore(kv).commit({ key: ["x"], value: "b".repeat(letters) });
 }
 
 async function count(path: string, letters: number, times: number): Promise<void> {
@@ -30,7 +30,7 @@ async function count(path: string, letters: number, times: number): Promise<void
 async function countUp(store: Store, letters: number): Promise<string | undefined> {
   const found = await store.get<{ n: number }>(["n"]);
   const value = { n: (found?.value.n ?? 0) + 1, letters: "a".repeat(letters) };
-  return await store.commit([{ key: ["n"], value, expect: found?.version ?? null }]);
+  return await store.commit({ key: ["n"], value, expect: found?.version ?? null });
 }
 
 if (import.meta.main) {

@@ -25,7 +25,7 @@ Deno.test("kill -9 at any call of a commit: the old value or the new one, and no
         const old = "a".repeat(before);
         await (async () => {
           await using store = new KvStore(await Deno.openKv(path));
-          await store.commit([{ key: ["x"], value: old }]);
+          await store.commit({ key: ["x"], value: old });
         })();
         done = await replaceAndDie(path, LARGE, last, when);
         using kv = await Deno.openKv(path);
@@ -34,8 +34,8 @@ Deno.test("kill -9 at any call of a commit: the old value or the new one, and no
         assert.ok(value === old || value === "b".repeat(LARGE), `${before}, call ${last}, ${when}`);
         if (done) assert.ok(value !== old);
         ends.add(value[0]!);
-        await store.commit([{ key: ["y"], value: "y".repeat(LARGE) }]);
-        await store.commit([{ key: ["x"] }, { key: ["y"] }]);
+        await store.commit({ key: ["y"], value: "y".repeat(LARGE) });
+        for (const part of ["x", "y"]) await store.commit({ key: [part] });
         assert.deepEqual(await Array.fromAsync(kv.list({ prefix: [] })), []);
         await Deno.remove(dir, { recursive: true });
       }

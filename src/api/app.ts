@@ -81,7 +81,7 @@ export interface AppOptions extends GuardOptions {
   clock?: () => number;
   /** A new unguessable id, letters and digits. Default: 128 random bits. */
   newId?: () => string;
-  /** Where conversations are kept; whoever opened it closes it. Default: in memory. */
+  /** Where conversations and responses are kept; whoever opened it closes it. Default: in memory. */
   store?: Store;
   /** Takes what an operator may want to know. Default: failures on standard error. */
   log?: Log;

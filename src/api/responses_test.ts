@@ -3,7 +3,7 @@ import { EngineError, type GenerateEvent } from "../engine/engine.ts";
 import type { Item, ResponseEvent, WireResponse } from "../protocol/mod.ts";
 import { MemoryStore } from "../sessions/memory_store.ts";
 import { MAX_BACKGROUND, RESPONSE_TTL_MS, RESUME_WINDOW_MS } from "../sessions/responses.ts";
-import type { Store } from "../sessions/store.ts";
+import type { StoreKey, Write } from "../sessions/store.ts";
 import type { AppOptions } from "./app.ts";
 import {
   aborted,
@@ -25,13 +25,17 @@ function server(script: Script, options: Partial<AppOptions> = {}) {
   let now = 1_700_000_000_500;
   const clock = () => now;
   const newId = () => (++id).toString(16).padStart(32, "0");
-  const store: Store = new MemoryStore({ clock });
+  const store = new MemoryStore({ clock });
+  const commit = store.commit.bind(store);
+  const written: StoreKey[] = [];
+  store.commit = (write: Write) => (written.push(write.key), commit(write));
   const { app, engine, log } = testApp(script, { clock, newId, store, ...options });
   return {
     app,
     engine,
     log,
     store,
+    written,
     pass: (ms: number) => now += ms,
     post: (path: string, body: unknown, init: RequestInit = {}) => app.request(postRequest(path, body, init)),
     create: (fields: Record<string, unknown> = {}) =>
@@ -200,8 +204,10 @@ Deno.test("another caller's response is not there, in the same words as one that
   const { create, store } = server(hello);
   const { id } = await json(create());
   const other = server(hello, { store });
-  const [key] = await store.list<unknown>(["responses", "anybody"]);
-  await store.commit([{ key: key!.key }, { key: ["responses", "somebody", id], value: key!.value }]);
+  const key = ["responses", "anybody", id];
+  const { value } = (await store.get(key))!;
+  await store.commit({ key });
+  await store.commit({ key: ["responses", "somebody", id], value });
   const paths: [string, RequestInit][] = [["", {}], ["", { method: "DELETE" }], ["/cancel", { method: "POST" }]];
   for (const [path, init] of [...paths, ["/input_items", {}], ["?stream=true", {}]] as typeof paths) {
     const theirs = await other.app.request(`/v1/responses/${id}${path}`, init);
@@ -246,11 +252,11 @@ Deno.test("input items: newest first unless asked, in pages, with ids of their o
 });
 
 Deno.test("the engine's refusal has its status, names the input, and leaves nothing behind", async () => {
-  const { create, store } = server(failing(new EngineError("context_overflow", "expected 64, got 100")));
+  const { create, written } = server(failing(new EngineError("context_overflow", "expected 64, got 100")));
   for (const stream of [false, true]) {
     await checkError(create({ stream }), 400, "context_length_exceeded", "input", /got 100$/);
   }
-  assert.deepEqual(await store.list(["responses", "anybody"]), []);
+  assert.deepEqual(written, []);
 });
 
 Deno.test("a failure after the begin is the last event of a stream, and the status of a whole response", async () => {
@@ -266,14 +272,14 @@ Deno.test("a failure after the begin is the last event of a stream, and the stat
 
 Deno.test("a client that leaves ends its response, which is kept as far as it came", async () => {
   for (const stream of [true, false]) {
-    const { create, engine, store } = server(untilAborted(said("x")), { headAfterMs: 1, keepAliveMs: 1 });
+    const { create, engine, store, written } = server(untilAborted(said("x")), { headAfterMs: 1, keepAliveMs: 1 });
     const reader = (await create({ stream })).body!.getReader();
     await reader.read();
     await reader.cancel();
     await aborted(engine.calls[0]!.signal);
-    await until(async () => (await store.list(["responses", "anybody"])).length > 0);
-    const [kept] = await store.list<{ response: WireResponse }>(["responses", "anybody"]);
-    assert.deepEqual([kept!.value.response.status, textOf(kept!.value.response)], ["cancelled", "x"]);
+    await until(() => written.length > 0);
+    const { value: { response } } = (await store.get<{ response: WireResponse }>(written[0]!))!;
+    assert.deepEqual([response.status, textOf(response)], ["cancelled", "x"]);
   }
 });
 
@@ -351,7 +357,7 @@ Deno.test("taking away a response of the background ends it", async () => {
   await json(remove(id));
   assert(engine.calls[0]!.signal.aborted);
   await json(get(id), 404);
-  assert.deepEqual(await store.list(["responses", "anybody"]), []);
+  assert.equal(await store.get(["responses", "anybody", id]), undefined);
 });
 
 Deno.test("a response whose process has ended before it did has failed", async () => {

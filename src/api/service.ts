@@ -39,7 +39,7 @@ export interface ServiceOptions {
   clock: () => number;
   /** A new unguessable id, letters and digits. */
   newId: () => string;
-  /** Where conversations are kept. */
+  /** Where conversations and responses are kept. */
   store: Store;
   log: Log;
   /** Whether prompts and replies are logged. */

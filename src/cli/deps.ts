@@ -37,7 +37,7 @@ export interface HandlerParts {
   modelId: string;
   /** Other names for it. */
   aliases: readonly string[];
-  /** Where conversations are kept. */
+  /** Where conversations and responses are kept. */
   store: Store;
   log: Log;
   /** Aborted when the server stops. */

@@ -122,11 +122,10 @@ Deno.test("a response in the background is kept as it ended before the store is 
   let closed = false;
   const slow: Store = {
     get: (key) => kept.get(key),
-    list: (prefix, options) => kept.list(prefix, options),
-    async commit(writes) {
+    async commit(write) {
       await delay(50);
       assertEquals(closed, false);
-      return await kept.commit(writes);
+      return await kept.commit(write);
     },
     async [Symbol.asyncDispose]() {
       await delay(0);

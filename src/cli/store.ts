@@ -1,5 +1,5 @@
 /**
- * What `--store` means: where the served program keeps conversations.
+ * What `--store` means: where the served program keeps conversations and responses.
  *
  * @module
  */

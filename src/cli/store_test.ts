@@ -30,7 +30,7 @@ async function serve(cache: string, ...flags: string[]) {
   return { opened, closed, store: parts[0]!.store };
 }
 
-Deno.test("conversations are kept in the cache folder, or where --store says, and the store is closed at the end", async () => {
+Deno.test("what is kept is in the cache folder, or where --store says, and the store is closed at the end", async () => {
   const dir = await Deno.makeTempDir();
   const cache = join(dir, "not", "there yet");
   const inCache = await serve(cache);

@@ -49,8 +49,6 @@ export interface ConversationsOptions {
   clock: () => number;
   /** A new unguessable id, letters and digits. */
   newId: () => string;
-  /** How long a conversation is kept after its last change, in milliseconds. */
-  ttlMs?: number;
 }
 
 interface Kept<Item> {
@@ -66,14 +64,12 @@ export class Conversations<Item extends { readonly id: string }> {
   readonly #store: Store;
   readonly #clock: () => number;
   readonly #newId: () => string;
-  readonly #ttlMs: number;
 
   /** The conversations in a store. */
-  constructor(store: Store, { clock, newId, ttlMs = CONVERSATION_TTL_MS }: ConversationsOptions) {
+  constructor(store: Store, { clock, newId }: ConversationsOptions) {
     this.#store = store;
     this.#clock = clock;
     this.#newId = newId;
-    this.#ttlMs = ttlMs;
   }
 
   /** A new conversation. */
@@ -81,8 +77,8 @@ export class Conversations<Item extends { readonly id: string }> {
     const id = `conv_${this.#newId()}`;
     const createdAt = Math.floor(this.#clock() / 1000);
     const kept = appended(id, { createdAt, metadata, revision: 0, items: [] }, items);
-    const write = { key: keyOf(caller, id), value: kept, expect: null, ttlMs: this.#ttlMs };
-    if (!await this.#store.commit([write])) throw conflict(id);
+    const write = { key: keyOf(caller, id), value: kept, expect: null, ttlMs: CONVERSATION_TTL_MS };
+    if (!await this.#store.commit(write)) throw conflict(id);
     return { id, createdAt, metadata };
   }
 
@@ -98,8 +94,8 @@ export class Conversations<Item extends { readonly id: string }> {
 
   /** Remove the conversation and its items; a turn that is under way cannot append any more. */
   async delete(caller: string, id: string): Promise<void> {
-    const { key } = await this.#find(caller, id);
-    await this.#store.commit([{ key }]);
+    await this.#find(caller, id);
+    await this.#store.commit({ key: keyOf(caller, id) });
   }
 
   /** Some of the items. */
@@ -155,9 +151,9 @@ export class Conversations<Item extends { readonly id: string }> {
 
   async #change(caller: string, id: string, change: (kept: Kept<Item>) => Kept<Item>): Promise<Kept<Item>> {
     for (let tries = 0; tries < MAX_TRIES; tries++) {
-      const { key, value, version } = await this.#find(caller, id);
-      const changed = change(value);
-      if (await this.#store.commit([{ key, value: changed, expect: version, ttlMs: this.#ttlMs }])) return changed;
+      const { value: kept, version: expect } = await this.#find(caller, id);
+      const value = change(kept);
+      if (await this.#store.commit({ key: keyOf(caller, id), value, expect, ttlMs: CONVERSATION_TTL_MS })) return value;
     }
     throw conflict(id);
   }

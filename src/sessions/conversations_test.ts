@@ -10,7 +10,7 @@ import { MAX_VALUE_BYTES, StoreError } from "./entry.ts";
 import { SessionError, type SessionErrorCode } from "./error.ts";
 import { KvStore } from "./kv_store.ts";
 import { MemoryStore } from "./memory_store.ts";
-import type { Entry, Store } from "./store.ts";
+import type { Store, StoreKey } from "./store.ts";
 
 interface Item {
   id: string;
@@ -74,8 +74,7 @@ Deno.test("pages in both orders, and behind an item", async () => {
 function counting(store: Store, asked: string[]): Store {
   return {
     get: (key) => (asked.push(`get of ${key.length}`), store.get(key)),
-    list: (...args) => (asked.push("list"), store.list(...args)),
-    commit: (writes) => (asked.push("commit"), store.commit(writes)),
+    commit: (write) => (asked.push("commit"), store.commit(write)),
     [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
   };
 }
@@ -212,9 +211,8 @@ function shuffled(store: Store, random: () => number): Store {
     return result;
   };
   return {
-    get: <T>(key: Entry["key"]) => around(() => store.get<T>(key)),
-    list: <T>(...args: Parameters<Store["list"]>) => around(() => store.list<T>(...args)),
-    commit: (writes) => around(() => store.commit(writes)),
+    get: <T>(key: StoreKey) => around(() => store.get<T>(key)),
+    commit: (write) => around(() => store.commit(write)),
     [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
   };
 }

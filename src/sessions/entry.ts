@@ -7,13 +7,11 @@
 
 import type { StoreKey, Write } from "./store.ts";
 
-/** Most changes of one commit: KV allows ten checks, and chunks need one. */
-export const MAX_WRITES = 9;
 /** Largest key in bytes: half of what KV takes, as it writes a zero byte in two. */
 export const MAX_KEY_BYTES = 900;
 /** Largest value in bytes of JSON: what a request can bring and a reply can add. */
 export const MAX_VALUE_BYTES = 6 * 1024 * 1024;
-/** Bytes that a part of a key takes besides its text; a number's are all. */
+/** Bytes that a part of a key takes besides its text. */
 const PART_BYTES = 10;
 
 /** Why a store does not keep something: it is too large by itself, or there is no room left. */
@@ -54,32 +52,20 @@ export function decode<T>(bytes: Uint8Array): T {
   return JSON.parse(decoder.decode(bytes));
 }
 
-/** Refuse what is a mistake of ours: too many changes, a key twice, a key or a time that no store could keep. */
-export function checkWrites(writes: readonly Write[]): void {
-  if (writes.length < 1 || writes.length > MAX_WRITES) {
-    throw new RangeError(`committing: expected 1 to ${MAX_WRITES} writes, got ${writes.length}`);
-  }
-  for (const { key, ttlMs } of writes) {
-    checkKey(key);
-    if (ttlMs !== undefined && !(Number.isSafeInteger(ttlMs) && ttlMs > 0)) {
-      throw new RangeError(`committing: expected whole milliseconds above 0 as ttlMs, got ${ttlMs}`);
-    }
-  }
-  const keys = new Set(writes.map(({ key }) => JSON.stringify(key)));
-  if (keys.size < writes.length) throw new RangeError("committing: expected each key once, got one twice");
+/** Refuse what is a mistake of ours: a key or a time that no store could keep. */
+export function checkWrite({ key, ttlMs }: Write): void {
+  checkKey(key);
+  if (ttlMs === undefined || (Number.isSafeInteger(ttlMs) && ttlMs > 0)) return;
+  throw new RangeError(`committing: expected whole milliseconds above 0 as ttlMs, got ${ttlMs}`);
 }
 
 /** Refuse a key that some store could not keep, or would take for another. */
 export function checkKey(key: StoreKey): void {
-  const sound = key.length > 0 && key.every((part) => typeof part === "string" ? part.isWellFormed() : isCount(part));
-  const bytes = key.reduce((sum: number, part) => sum + PART_BYTES + encoder.encode(String(part)).length, 0);
+  const sound = key.length > 0 && key.every((part) => part.isWellFormed());
+  const bytes = key.reduce((sum, part) => sum + PART_BYTES + encoder.encode(part).length, 0);
   if (sound && bytes <= MAX_KEY_BYTES) return;
-  const wanted = `a key of well-formed texts and counts, of at most ${MAX_KEY_BYTES} bytes`;
+  const wanted = `a key of well-formed texts, of at most ${MAX_KEY_BYTES} bytes`;
   throw new RangeError(`checking a key: expected ${wanted}, got ${JSON.stringify(key).slice(0, 80)}`);
-}
-
-function isCount(part: number): boolean {
-  return Number.isSafeInteger(part) && part >= 0 && !Object.is(part, -0);
 }
 
 /** Whether something that ends at a time, if it does, is still there. */

@@ -3,18 +3,18 @@
  *
  *     [...namespace, "entry", number of parts, ...key]  →  the value as JSON, or where its chunks are
  *     [...namespace, "chunk", generation, number]       →  a piece of a value that is too large for one entry
- *     [...namespace, "pending", id]                     →  generations of chunks that belong to no entry yet
+ *     [...namespace, "pending", id]                     →  the generation of chunks that belong to no entry yet
  *
  * Chunks of a new value are written first, under a generation that nobody has used, together with a note that they are
- * pending. One atomic operation then checks the versions, points the entry at the new chunks, removes the old ones and the
+ * pending. One atomic operation then checks the version, points the entry at the new chunks, removes the old ones and the
  * note. So whenever the process ends, the old value or the new one is there as a whole, and chunks of neither have a note,
  * by which a later commit removes them.
  *
  * @module
  */
 
-import { checkKey, checkWrites, decode, encode, isLive } from "./entry.ts";
-import type { Entry, ListOptions, Store, StoreKey, Write } from "./store.ts";
+import { checkKey, checkWrite, decode, encode, isLive } from "./entry.ts";
+import type { Entry, Store, StoreKey, Write } from "./store.ts";
 
 /** Largest value that stands in its entry; KV's limit is 64 KiB, with what wraps it. */
 export const MAX_INLINE_BYTES = 60 * 1024;
@@ -38,6 +38,9 @@ const BUSY_TRIES = 100;
 /** Longest pause between two such calls, in milliseconds. */
 const BUSY_MS = 100;
 
+/** The place of a value in KV, as `Deno.KvKey` has it. */
+export type KvKey = readonly (string | number)[];
+
 /** A value in KV, as `Deno.KvEntryMaybe` has it. */
 export interface KvEntry {
   key: readonly unknown[];
@@ -47,19 +50,16 @@ export interface KvEntry {
 
 /** Changes that are made together, as `Deno.AtomicOperation` makes them. */
 export interface KvAtomic {
-  check(...checks: { key: StoreKey; versionstamp: string | null }[]): KvAtomic;
-  set(key: StoreKey, value: unknown, options?: { expireIn?: number }): KvAtomic;
-  delete(key: StoreKey): KvAtomic;
+  check(...checks: { key: KvKey; versionstamp: string | null }[]): KvAtomic;
+  set(key: KvKey, value: unknown, options?: { expireIn?: number }): KvAtomic;
+  delete(key: KvKey): KvAtomic;
   commit(): Promise<{ ok: boolean; versionstamp?: string }>;
 }
 
 /** What is needed of a `Deno.Kv`. */
 export interface Kv {
-  getMany(keys: StoreKey[]): Promise<KvEntry[]>;
-  list(
-    selector: { prefix: StoreKey; start?: StoreKey; end?: StoreKey },
-    options?: { limit?: number; reverse?: boolean },
-  ): AsyncIterable<KvEntry>;
+  getMany(keys: KvKey[]): Promise<KvEntry[]>;
+  list(selector: { prefix: KvKey }, options?: { limit?: number }): AsyncIterable<KvEntry>;
   atomic(): KvAtomic;
   close(): void;
 }
@@ -89,25 +89,26 @@ interface Head {
   expiresAt?: number;
 }
 
-/** Chunks on their way into entries. */
+/** Chunks on their way into an entry. */
 interface Pending {
-  chunks: Chunks[];
+  /** A list in the database; no more than one has been in it. */
+  chunks: [Chunks];
   /** When whoever writes them must have died. */
   abandonedAt: number;
 }
 
 /** The same as it stands in the database. */
 interface Note {
-  key: StoreKey;
+  key: KvKey;
   versionstamp: string;
-  chunks: readonly Chunks[];
+  chunks: Chunks;
 }
 
-/** A change on its way. */
-interface Change extends Write {
-  head?: Head;
-  /** The bytes that go into chunks. */
-  large?: Uint8Array;
+/** A value on its way into chunks. */
+interface Large {
+  chunks: Chunks;
+  bytes: Uint8Array;
+  ttlMs?: number;
 }
 
 /** An entry as it was read. */
@@ -138,10 +139,10 @@ export class KvStore implements Store {
     checkKey(key);
     let seen: string | null = null;
     for (let tries = 0; tries < MAX_TRIES; tries++) {
-      const [{ versionstamp, head }] = await this.#read([key]) as [Found];
+      const { versionstamp, head } = await this.#read(key);
       if (!head || !isLive(head, this.#clock())) return undefined;
       const bytes = await this.#bytes(head);
-      if (bytes) return { key: [...key], value: decode(bytes), version: versionstamp! };
+      if (bytes) return { value: decode(bytes), version: versionstamp! };
       // Somebody replaced the value meanwhile; then the next look finds another one.
       if (versionstamp === seen) throw new Error(`reading ${JSON.stringify(key)}: expected all chunks, got some`);
       seen = versionstamp;
@@ -149,38 +150,21 @@ export class KvStore implements Store {
     throw tooOften("reading", key);
   }
 
-  async list<T>(prefix: StoreKey, { after, reverse = false, limit = Infinity }: ListOptions = {}): Promise<Entry<T>[]> {
-    const within = this.#entryKey(prefix, prefix.length + 1);
-    // Entries with one more part than `within` has are all that is there, so a further part is behind one and before the next.
-    const bound = after === undefined ? {} : reverse ? { end: [...within, after] } : { start: [...within, after, ""] };
-    const entries: Entry<T>[] = [];
-    if (limit < 1) return entries;
-    for await (const { key, value, versionstamp } of this.#kv.list({ prefix: within, ...bound }, { reverse })) {
-      if (!isLive(value as Head, this.#clock())) continue;
-      const own = key.slice(-prefix.length - 1) as unknown as StoreKey;
-      const bytes = await this.#bytes(value as Head);
-      const entry = bytes ? { key: own, value: decode<T>(bytes), version: versionstamp! } : await this.get<T>(own);
-      if (entry) entries.push(entry);
-      if (entries.length >= limit) break;
-    }
-    return entries;
-  }
-
-  async commit(writes: readonly Write[]): Promise<string | undefined> {
-    checkWrites(writes);
-    const changes = writes.map((write) => this.#change(write));
+  async commit(write: Write): Promise<string | undefined> {
+    checkWrite(write);
+    const { head, large } = this.#made(write);
     let note: Note | undefined;
     for (let tries = 0; tries < MAX_TRIES; tries++) {
-      const found = await this.#read(writes.map(({ key }) => key));
-      if (!this.#holds(writes, found)) {
+      const found = await this.#read(write.key);
+      if (!this.#holds(write, found)) {
         if (note) await this.#remove(note);
         return undefined;
       }
-      if (changes.some(({ large }) => large)) note ??= await this.#writeChunks(changes);
-      const version = await this.#swap(changes, found, note);
+      if (large) note ??= await this.#writeChunks(large);
+      const version = await this.#swap(write, head, found, note);
       if (version) return version;
     }
-    throw tooOften("committing", writes[0]!.key);
+    throw tooOften("committing", write.key);
   }
 
   // deno-lint-ignore require-await -- the interface asks for a promise
@@ -188,46 +172,38 @@ export class KvStore implements Store {
     this.#kv.close();
   }
 
-  #change(write: Write): Change {
-    const { value, ttlMs } = write;
-    if (value === undefined) return write;
+  /** What will stand in the entry, and what goes into chunks before. */
+  #made({ value, ttlMs }: Write): { head?: Head; large?: Large } {
+    if (value === undefined) return {};
     const bytes = encode(value);
     const expiresAt = ttlMs === undefined ? undefined : this.#clock() + ttlMs;
-    if (bytes.length <= MAX_INLINE_BYTES) return { ...write, head: { bytes, expiresAt } };
+    if (bytes.length <= MAX_INLINE_BYTES) return { head: { bytes, expiresAt } };
     const chunks = { generation: this.#newId(), count: Math.ceil(bytes.length / CHUNK_BYTES) };
-    return { ...write, head: { chunks, expiresAt }, large: bytes };
+    return { head: { chunks, expiresAt }, large: { chunks, bytes, ttlMs } };
   }
 
-  #holds(writes: readonly Write[], found: readonly Found[]): boolean {
-    const now = this.#clock();
-    return writes.every(({ expect }, index) => {
-      const { head, versionstamp } = found[index]!;
-      return expect === undefined || (head && isLive(head, now) ? versionstamp : null) === expect;
-    });
+  #holds({ expect }: Write, { head, versionstamp }: Found): boolean {
+    return expect === undefined || (head && isLive(head, this.#clock()) ? versionstamp : null) === expect;
   }
 
   /** The one moment in which everything changes; `undefined` when somebody was faster. */
-  async #swap(changes: readonly Change[], found: readonly Found[], note?: Note): Promise<string | undefined> {
-    const operation = this.#kv.atomic();
-    changes.forEach(({ key, head, ttlMs }, index) => {
-      const { versionstamp, head: old } = found[index]!;
-      const place = this.#entryKey(key);
-      operation.check({ key: place, versionstamp });
-      if (head) operation.set(place, head, { expireIn: ttlMs });
-      else operation.delete(place);
-      for (const chunk of this.#chunkKeys(old?.chunks)) operation.delete(chunk);
-    });
+  async #swap({ key, ttlMs }: Write, head: Head | undefined, found: Found, note?: Note): Promise<string | undefined> {
+    const place = this.#entryKey(key);
+    const operation = this.#kv.atomic().check({ key: place, versionstamp: found.versionstamp });
+    if (head) operation.set(place, head, { expireIn: ttlMs });
+    else operation.delete(place);
+    for (const chunk of this.#chunkKeys(found.head?.chunks)) operation.delete(chunk);
     if (note) operation.check(note).delete(note.key);
     const { ok, versionstamp } = await this.#patiently(() => operation.commit());
     return ok ? versionstamp : undefined;
   }
 
-  async #writeChunks(changes: readonly Change[]): Promise<Note> {
+  async #writeChunks(large: Large): Promise<Note> {
     await this.#removeAbandoned();
-    const chunks = changes.flatMap(({ head }) => head?.chunks ?? []);
+    const { chunks } = large;
     const key = [...this.#namespace, "pending", this.#newId()];
-    const pending: Pending = { chunks, abandonedAt: this.#clock() + ABANDONED_MS };
-    const pieces = changes.flatMap((change) => this.#pieces(change));
+    const pending: Pending = { chunks: [chunks], abandonedAt: this.#clock() + ABANDONED_MS };
+    const pieces = this.#pieces(large);
     let operation = this.#kv.atomic().set(key, pending);
     let versionstamp: string | undefined;
     for (let start = 0; start < pieces.length; start += CHUNKS_PER_WRITE) {
@@ -242,19 +218,19 @@ export class KvStore implements Store {
     return { key, versionstamp: versionstamp!, chunks };
   }
 
-  #pieces({ head, large, ttlMs }: Change) {
+  #pieces({ chunks, bytes, ttlMs }: Large) {
     const options = { expireIn: ttlMs && ttlMs + CHUNK_GRACE_MS };
-    return this.#chunkKeys(head?.chunks).map((key, index) => {
-      return { key, value: large!.slice(index * CHUNK_BYTES, (index + 1) * CHUNK_BYTES), options };
+    return this.#chunkKeys(chunks).map((key, index) => {
+      return { key, value: bytes.slice(index * CHUNK_BYTES, (index + 1) * CHUNK_BYTES), options };
     });
   }
 
   async #removeAbandoned(): Promise<void> {
     const notes = this.#kv.list({ prefix: [...this.#namespace, "pending"] }, { limit: NOTES_PER_COMMIT });
     for await (const { key, value, versionstamp } of notes) {
-      const { chunks, abandonedAt } = value as Pending;
+      const { chunks: [chunks], abandonedAt } = value as Pending;
       if (this.#clock() < abandonedAt) continue;
-      const place = key as StoreKey;
+      const place = key as KvKey;
       // A new version: should somebody be about to commit these chunks after all, it will not succeed.
       const take = this.#kv.atomic().check({ key: place, versionstamp }).set(place, value);
       const taken = await this.#patiently(() => take.commit());
@@ -264,13 +240,14 @@ export class KvStore implements Store {
 
   async #remove({ key, chunks }: Pick<Note, "key" | "chunks">): Promise<void> {
     const operation = this.#kv.atomic();
-    for (const chunk of chunks.flatMap((each) => this.#chunkKeys(each))) operation.delete(chunk);
+    for (const chunk of this.#chunkKeys(chunks)) operation.delete(chunk);
     await this.#patiently(() => operation.delete(key).commit());
   }
 
-  async #read(keys: readonly StoreKey[]): Promise<Found[]> {
-    const entries = await this.#patiently(() => this.#kv.getMany(keys.map((key) => this.#entryKey(key))));
-    return entries.map(({ value, versionstamp }) => ({ versionstamp, head: value as Head | undefined ?? undefined }));
+  async #read(key: StoreKey): Promise<Found> {
+    const [entry] = await this.#patiently(() => this.#kv.getMany([this.#entryKey(key)]));
+    const { value, versionstamp } = entry!;
+    return { versionstamp, head: value as Head | null ?? undefined };
   }
 
   /** The bytes of a value; `undefined` when chunks are missing. */
@@ -295,12 +272,11 @@ export class KvStore implements Store {
     }
   }
 
-  /** The number of parts stands before them, so that a family is listed without its descendants. */
-  #entryKey(key: StoreKey, parts = key.length): StoreKey {
-    return [...this.#namespace, "entry", parts, ...key];
+  #entryKey(key: StoreKey): KvKey {
+    return [...this.#namespace, "entry", key.length, ...key];
   }
 
-  #chunkKeys(chunks: Chunks | undefined): StoreKey[] {
+  #chunkKeys(chunks: Chunks | undefined): KvKey[] {
     if (!chunks) return [];
     const { generation, count } = chunks;
     return Array.from({ length: count }, (_, number) => [...this.#namespace, "chunk", generation, number]);

@@ -1,14 +1,15 @@
 /**
  * A store in memory: for tests, for the edge, and for those who want nothing kept. Its values are copies, as those of a
- * file would be, and its size is bounded.
+ * file would be, and its size is bounded. When it is full, what was written as disposable makes room, the oldest first.
  *
- * Absent here on purpose: evicting what still lives. A conversation that is gone without a word is worse than a refusal.
+ * Absent here on purpose: dropping anything else that still lives. A conversation that is gone without a word is worse
+ * than a refusal.
  *
  * @module
  */
 
-import { checkKey, checkWrites, decode, encode, isLive, StoreError } from "./entry.ts";
-import type { Entry, ListOptions, Store, StoreKey, Write } from "./store.ts";
+import { checkKey, checkWrite, decode, encode, isLive, StoreError } from "./entry.ts";
+import type { Entry, Store, StoreKey, Write } from "./store.ts";
 
 /** Default of `MemoryStoreOptions.maxEntries`. */
 export const MAX_ENTRIES = 100_000;
@@ -26,22 +27,24 @@ export interface MemoryStoreOptions {
 }
 
 interface Kept {
-  key: StoreKey;
   bytes: Uint8Array;
   version: string;
   expiresAt?: number;
+  disposable?: true;
 }
 
-/** Entries whose keys differ in the last part only, by that part. */
-type Family = Map<string | number, Kept>;
+interface Size {
+  entries: number;
+  bytes: number;
+}
 
 /** A store in memory. */
 export class MemoryStore implements Store {
   readonly #clock: () => number;
   readonly #maxEntries: number;
   readonly #maxBytes: number;
-  readonly #families = new Map<string, Family>();
-  #entries = 0;
+  /** By the key as JSON, in the order in which they were written. */
+  readonly #kept = new Map<string, Kept>();
   #bytes = 0;
   #version = 0;
 
@@ -55,108 +58,80 @@ export class MemoryStore implements Store {
   // deno-lint-ignore require-await -- failures reach the caller as rejections
   async get<T>(key: StoreKey): Promise<Entry<T> | undefined> {
     checkKey(key);
-    const kept = this.#live(key);
-    return kept && entryOf(kept);
+    const kept = this.#live(JSON.stringify(key));
+    return kept && { value: decode(kept.bytes), version: kept.version };
   }
 
   // deno-lint-ignore require-await -- failures reach the caller as rejections
-  async list<T>(prefix: StoreKey, { after, reverse = false, limit }: ListOptions = {}): Promise<Entry<T>[]> {
-    const now = this.#clock();
-    const family = [...this.#families.get(JSON.stringify(prefix)) ?? []].filter(([, kept]) => isLive(kept, now));
-    const direction = reverse ? -1 : 1;
-    const behind = family.filter(([part]) => after === undefined || direction * compare(part, after) > 0);
-    behind.sort(([a], [b]) => direction * compare(a, b));
-    return behind.slice(0, limit).map(([, kept]) => entryOf<T>(kept));
-  }
-
-  // deno-lint-ignore require-await -- failures reach the caller as rejections
-  async commit(writes: readonly Write[]): Promise<string | undefined> {
-    checkWrites(writes);
-    const now = this.#clock();
+  async commit(write: Write): Promise<string | undefined> {
+    checkWrite(write);
+    const { key, value, expect, ttlMs, disposable } = write;
+    const name = JSON.stringify(key);
     const version = String(this.#version + 1);
-    const made = writes.map(({ key, value, ttlMs }) =>
-      value === undefined ? undefined : { key, bytes: encode(value), version, expiresAt: ttlMs && now + ttlMs }
-    );
-    const holds = writes.every(({ key, expect }) =>
-      expect === undefined || (this.#live(key)?.version ?? null) === expect
-    );
-    if (!holds) return undefined;
-    this.#makeRoom(writes, made);
+    const made = value === undefined
+      ? undefined
+      : { bytes: encode(value), version, expiresAt: ttlMs && this.#clock() + ttlMs, disposable };
+    if (expect !== undefined && (this.#live(name)?.version ?? null) !== expect) return undefined;
+    if (made) this.#makeRoom(name, made);
     this.#version++;
-    writes.forEach(({ key }, index) => this.#replace(key, made[index]));
+    this.#replace(name, made);
     return version;
   }
 
   // deno-lint-ignore require-await -- the interface asks for a promise
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#families.clear();
-    this.#entries = this.#bytes = 0;
+    this.#kept.clear();
+    this.#bytes = 0;
   }
 
-  /** Refuses what would not fit, even when all that is over is gone. */
-  #makeRoom(writes: readonly Write[], made: readonly (Kept | undefined)[]): void {
-    if (this.#fits(writes, made)) return;
+  /** Drops what is over, then what is disposable. Refuses what would not fit even so, and then drops nothing that lives. */
+  #makeRoom(name: string, made: Kept): void {
+    if (this.#fits(this.#sizeWith(name, made))) return;
     this.#purge();
-    if (this.#fits(writes, made)) return;
-    const most = `${this.#maxEntries} entries of ${this.#maxBytes} bytes together`;
-    throw new StoreError("full", `keeping a value: expected room in memory, got a store with at most ${most}`);
+    const size = this.#sizeWith(name, made);
+    const dropped: string[] = [];
+    for (const [other, { disposable, bytes }] of this.#kept) {
+      if (this.#fits(size)) break;
+      if (!disposable || other === name) continue;
+      dropped.push(other);
+      size.entries--;
+      size.bytes -= bytes.length;
+    }
+    if (!this.#fits(size)) throw this.#full();
+    for (const other of dropped) this.#replace(other, undefined);
   }
 
-  #fits(writes: readonly Write[], made: readonly (Kept | undefined)[]): boolean {
-    const old = writes.map(({ key }) => this.#kept(key));
-    const entries = this.#entries + count(made) - count(old);
-    const bytes = this.#bytes + bytesOf(made) - bytesOf(old);
-    return entries <= this.#maxEntries && bytes <= this.#maxBytes || (entries <= this.#entries && bytes <= this.#bytes);
+  #sizeWith(name: string, made: Kept): Size {
+    const old = this.#kept.get(name);
+    return {
+      entries: this.#kept.size + (old ? 0 : 1),
+      bytes: this.#bytes + made.bytes.length - (old?.bytes.length ?? 0),
+    };
+  }
+
+  #fits({ entries, bytes }: Size): boolean {
+    return entries <= this.#maxEntries && bytes <= this.#maxBytes;
+  }
+
+  #full(): StoreError {
+    const most = `${this.#maxEntries} entries of ${this.#maxBytes} bytes together`;
+    return new StoreError("full", `keeping a value: expected room in memory, got a store with at most ${most}`);
   }
 
   #purge(): void {
     const now = this.#clock();
-    for (const family of this.#families.values()) {
-      for (const kept of family.values()) if (!isLive(kept, now)) this.#replace(kept.key, undefined);
-    }
+    for (const [name, kept] of this.#kept) if (!isLive(kept, now)) this.#replace(name, undefined);
   }
 
-  #live(key: StoreKey): Kept | undefined {
-    const kept = this.#kept(key);
+  #live(name: string): Kept | undefined {
+    const kept = this.#kept.get(name);
     return kept && isLive(kept, this.#clock()) ? kept : undefined;
   }
 
-  #kept(key: StoreKey): Kept | undefined {
-    return this.#families.get(JSON.stringify(key.slice(0, -1)))?.get(key.at(-1)!);
+  #replace(name: string, made: Kept | undefined): void {
+    this.#bytes += (made?.bytes.length ?? 0) - (this.#kept.get(name)?.bytes.length ?? 0);
+    // What is written again stands behind all others.
+    this.#kept.delete(name);
+    if (made) this.#kept.set(name, made);
   }
-
-  #replace(key: StoreKey, kept: Kept | undefined): void {
-    const old = this.#kept(key);
-    this.#entries += count([kept]) - count([old]);
-    this.#bytes += bytesOf([kept]) - bytesOf([old]);
-    const name = JSON.stringify(key.slice(0, -1));
-    const family = this.#families.get(name) ?? new Map();
-    if (kept) family.set(key.at(-1)!, kept);
-    else family.delete(key.at(-1)!);
-    if (family.size > 0) this.#families.set(name, family);
-    else this.#families.delete(name);
-  }
-}
-
-function entryOf<T>({ key, bytes, version }: Kept): Entry<T> {
-  return { key: [...key], value: decode(bytes), version };
-}
-
-function count(all: readonly (Kept | undefined)[]): number {
-  return all.filter((kept) => kept !== undefined).length;
-}
-
-function bytesOf(all: readonly (Kept | undefined)[]): number {
-  return all.reduce((sum, kept) => sum + (kept?.bytes.length ?? 0), 0);
-}
-
-/** KV's order: texts before numbers, texts by their code points. */
-function compare(a: string | number, b: string | number): number {
-  if (typeof a === "number" || typeof b === "number") {
-    return typeof a === typeof b ? Number(a) - Number(b) : typeof a === "string" ? -1 : 1;
-  }
-  const [left, right] = [[...a], [...b]];
-  const index = left.findIndex((char, i) => char !== right[i]);
-  if (index < 0) return left.length - right.length;
-  return (left[index]!.codePointAt(0)!) - (right[index]?.codePointAt(0) ?? -1);
 }

@@ -4,7 +4,8 @@
  *
  *     ["responses", caller, id]  →  the response, its input, and the response that it continues
  *
- * A response that is to be kept is written when it ends, one in the background when it begins as well. Whoever asks for
+ * A response that is to be kept is written when it ends, one in the background when it begins as well. Each may give way
+ * to later ones where room is short: a client keeps them without being asked to, and need not come back. Whoever asks for
  * one of another caller learns what those learn who ask for one that never was.
  *
  * Absent here on purpose: HTTP, sockets, models.
@@ -35,7 +36,7 @@ import type { Store, StoreKey } from "./store.ts";
 import type { StreamLogLimits } from "./stream_log.ts";
 import type { TurnEvent } from "./turn_event.ts";
 
-/** How long responses are kept, in milliseconds: 30 days, as OpenAI does. */
+/** How long responses are kept at most, in milliseconds: 30 days, as OpenAI does. */
 export const RESPONSE_TTL_MS = 30 * 24 * 60 * 60 * 1000;
 /** Most responses that one may continue, one after another. */
 export const MAX_CHAIN = 1024;
@@ -184,7 +185,7 @@ export class Responses {
       running.run.cancel();
       await running.run.finished;
     }
-    await this.#options.store.commit([{ key: keyOf(caller, id) }]);
+    await this.#options.store.commit({ key: keyOf(caller, id) });
   }
 
   /** Ends a response of the background early, if it has not ended; what became of it. Throws `not_found`, `invalid`. */
@@ -300,7 +301,7 @@ export class Responses {
 
   async #store(caller: string, kept: KeptResponse): Promise<void> {
     const key = keyOf(caller, kept.response.id);
-    await this.#options.store.commit([{ key, value: kept, ttlMs: RESPONSE_TTL_MS }]);
+    await this.#options.store.commit({ key, value: kept, ttlMs: RESPONSE_TTL_MS, disposable: true });
   }
 
   async #find(caller: string, id: string): Promise<KeptResponse | undefined> {

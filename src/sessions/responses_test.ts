@@ -2,9 +2,11 @@ import assert from "node:assert/strict";
 import type { DoneEvent } from "../engine/engine.ts";
 import { type Item, parseResponseRequest } from "../protocol/mod.ts";
 import { Conversations } from "./conversations.ts";
-import { MemoryStore } from "./memory_store.ts";
+import { MemoryStore, type MemoryStoreOptions } from "./memory_store.ts";
 import { BoundedMemory } from "./response_memory.ts";
 import { type CreateOptions, MAX_CHAIN, Responses } from "./responses.ts";
+
+const PAGE = { order: "asc", limit: 10 } as const;
 
 const done: DoneEvent = {
   type: "done",
@@ -13,10 +15,10 @@ const done: DoneEvent = {
   timings: { queueMs: 1, prefillMs: 2, decodeMs: 3 },
 };
 
-function setUp() {
+function setUp(options: MemoryStoreOptions = {}) {
   let id = 0;
   const [clock, newId] = [() => 5000, () => String(++id)];
-  const store = new MemoryStore({ clock });
+  const store = new MemoryStore({ clock, ...options });
   const conversations = new Conversations<Item>(store, { clock, newId });
   const responses = new Responses({ store, conversations, modelId: "m", newId, clock });
   const asked: string[] = [];
@@ -86,6 +88,25 @@ Deno.test("a chain with a missing link cannot be continued", async () => {
   const second = await (await create({ previous_response_id: first.id })).finished;
   await responses.delete("alice", first.id);
   await assert.rejects(create({ previous_response_id: second.id }), { code: "not_found" });
+});
+
+Deno.test("where room is short a new response is kept for the oldest, and conversations stay", async () => {
+  const { create, conversations, responses } = setUp({ maxEntries: 3 });
+  const { id } = await conversations.create("alice");
+  const ids: string[] = [];
+  for (let count = 0; count < 5; count++) {
+    const { status, id } = await (await create()).finished;
+    assert.equal(status, "completed");
+    ids.push(id);
+  }
+  for (const gone of ids.slice(0, 3)) {
+    await assert.rejects(responses.inputItems("alice", gone, PAGE), { code: "not_found" });
+  }
+  for (const kept of ids.slice(3)) assert.equal((await responses.inputItems("alice", kept, PAGE)).items.length, 1);
+  await conversations.begin("alice", id);
+  for (let count = 0; count < 2; count++) await conversations.create("alice");
+  assert.equal((await (await create()).finished).status, "failed");
+  await assert.rejects(conversations.create("alice"), { code: "full" });
 });
 
 Deno.test("memory: the oldest go where there are too many, or too much of them", () => {

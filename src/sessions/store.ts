@@ -1,17 +1,17 @@
 /**
- * Where conversations are kept: a few verbs that an in-memory map and Deno KV both offer, and that pass one contract.
+ * Where conversations and responses are kept: two verbs that an in-memory map and Deno KV both offer, and that pass one
+ * contract.
  *
  * Absent here: what is kept, and whose it is.
  *
  * @module
  */
 
-/** The place of a value: the parts of a path, most general first. Keys are ordered part by part. */
-export type StoreKey = readonly (string | number)[];
+/** The place of a value: the parts of a path, most general first. */
+export type StoreKey = readonly string[];
 
 /** A value that is kept. */
 export interface Entry<T = unknown> {
-  key: StoreKey;
   value: T;
   /** Changes with every write of the key. */
   version: string;
@@ -26,28 +26,18 @@ export interface Write {
   expect?: string | null;
   /** Milliseconds after which the value is gone; absent: never. */
   ttlMs?: number;
-}
-
-/** Which entries below a prefix are listed. */
-export interface ListOptions {
-  /** Begin behind the key that ends with this part. */
-  after?: string | number;
-  /** From the last to the first. */
-  reverse?: boolean;
-  /** At most so many. */
-  limit?: number;
+  /** The value may be dropped before its time where room is short. */
+  disposable?: true;
 }
 
 /** A place for values. */
 export interface Store extends AsyncDisposable {
   /** The value of a key, if it has one. */
   get<T>(key: StoreKey): Promise<Entry<T> | undefined>;
-  /** The entries whose keys are `prefix` and one more part, in order. */
-  list<T>(prefix: StoreKey, options?: ListOptions): Promise<Entry<T>[]>;
   /**
-   * Make all changes or none, whatever happens to the process meanwhile.
+   * Make a change as a whole or not at all, whatever happens to the process meanwhile.
    *
-   * @returns the new version of what was written, or `undefined` when an `expect` does not hold.
+   * @returns the new version of the key, or `undefined` when `expect` does not hold.
    */
-  commit(writes: readonly Write[]): Promise<string | undefined>;
+  commit(write: Write): Promise<string | undefined>;
 }
