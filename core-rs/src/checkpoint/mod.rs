@@ -17,7 +17,6 @@ pub mod vocab;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use candle_core::quantized::QTensor;
 
 pub use self::add::{apply_delta, merge_lora};
 pub use self::folder::{Bytes, Folder, Format};
@@ -225,14 +224,14 @@ struct Reader<'a, 'p> {
 }
 
 impl TensorSource for Reader<'_, '_> {
-    fn tensor(&mut self, name: &str) -> Result<Option<QTensor>> {
+    fn tensor(&mut self, name: &str) -> Result<Option<Weight>> {
         let Some(&index) = self.by_name.get(name) else { return Ok(None) };
         self.read(index).map(Some).map_err(|e| e.context(format_args!("reading tensor {name}")))
     }
 }
 
 impl Reader<'_, '_> {
-    fn read(&mut self, index: usize) -> Result<QTensor> {
+    fn read(&mut self, index: usize) -> Result<Weight> {
         let (info, rows) = (&self.checkpoint.head.tensors[index], self.checkpoint.rows(index)?);
         let mut filling = load::open(info)?;
         let step = (PIECE_BYTES / rows.row_bytes().max(1)).max(1);
@@ -251,6 +250,6 @@ impl Reader<'_, '_> {
             self.done += bytes.len() as u64;
             (self.progress)(self.done, self.total)?;
         }
-        load::tensor(info, filling)
+        filling.finish()
     }
 }

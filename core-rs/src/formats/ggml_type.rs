@@ -80,6 +80,8 @@ ggml_types! {
     Q6K = 14, "q6_k", QK_K, QK_K / 2 + QK_K / 4 + QK_K / 16 + 2;
     /// 8-bit K-quant: single-precision scale, 16-bit sums of sixteen.
     Q8K = 15, "q8_k", QK_K, 4 + QK_K + QK_K / 16 * 2;
+    /// 4 bits that stand for sixteen uneven steps, half scale.
+    IQ4NL = 20, "iq4_nl", QK, 2 + QK / 2;
     /// The upper half of IEEE single precision.
     BF16 = 30, "bf16", 1, 2;
 }
@@ -91,7 +93,6 @@ fn unread_name(id: u32) -> Option<&'static str> {
         17 => "iq2_xs",
         18 => "iq3_xxs",
         19 => "iq1_s",
-        20 => "iq4_nl",
         21 => "iq3_s",
         22 => "iq2_s",
         23 => "iq4_xs",

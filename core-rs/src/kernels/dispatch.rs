@@ -4,56 +4,74 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::blocks::{Format, Rows, StoredRows};
+use super::activations::{Activations, TokenMut};
+use super::attend::{Gathered, PageJob, PageScratch};
+use super::blocks::{Format, StoredRows};
 use super::floats::{self, Piece};
-use super::vector::Head;
+use super::layout::PANEL;
+use super::product::{PanelRef, Scratch};
 use crate::error::{Error, Result};
 
-/// What a thread's products use on their way; each instruction set has its own use for it.
-#[derive(Default)]
-pub(super) struct Scratch {
-    /// Unpacked rows.
-    pub(super) rows: Rows<u8>,
-    /// Unpacked rows, interleaved.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) panel: super::x86_blocks::Panel,
-}
-
-/// Every format.
-pub(super) const ALL_FORMATS: &[Format] = &[
-    Format::Q4_0,
-    Format::Q4_1,
-    Format::Q5_0,
-    Format::Q5_1,
-    Format::Q8_0,
-    Format::Q2K,
-    Format::Q3K,
-    Format::Q4K,
-    Format::Q5K,
-    Format::Q6K,
-];
+/// Dot products of a panel's rows with some rows of activations: [`PANEL`] numbers for each of the latter, of which those
+/// of rows that are not there mean nothing.
+pub(super) type PanelProduct = fn(&mut Scratch, PanelRef<'_>, &Activations, Range<usize>, &mut [[f32; PANEL]]);
 
 /// The kernels of one instruction set. All are safe to call: a table is reachable only on a CPU that can run it.
-///
-/// Arguments go by reference: structs of slices copied at each call stalled on their own stores, a tenth of decoding.
 pub(super) struct Kernels {
     pub(super) name: &'static str,
-    /// The formats that `product` multiplies.
-    pub(super) formats: &'static [Format],
-    /// Stored rows that `product` takes at once.
-    pub(super) panel_rows: usize,
-    /// Rows of this many activations each to int8 blocks.
-    pub(super) quantize: fn(&[f32], usize, &mut Rows<i8>),
-    /// Dot products of at most `panel_rows` stored rows with some rows of activations: `panel_rows` numbers for each of
-    /// the latter, of which those of rows that are not there mean nothing.
-    pub(super) product: fn(&mut Scratch, StoredRows<'_>, &Rows<i8>, Range<usize>, &mut [f32]),
+    /// Stored rows into a panel of zeros.
+    pub(super) pack: fn(StoredRows<'_>, &mut [u8]),
+    /// A row of activations to int8 blocks.
+    pub(super) quantize: fn(&[f32], TokenMut<'_>),
+    /// The product of each format; each is compiled by itself.
+    pub(super) product: fn(Format) -> PanelProduct,
     /// Products of a piece for each token; the second argument is a scratch for its widened weights.
     pub(super) floats: fn(&Piece<'_>, &mut [f32], &mut [[f32; floats::PANEL_ROWS]]),
-    /// Attention of one head for one token.
-    pub(super) attend: fn(&Head<'_>, &mut [f32]),
+    /// Some queries' look at a page.
+    pub(super) attend: fn(&PageJob<'_>, &mut PageScratch, &mut Gathered<'_>),
     /// `silu(gate) * up`.
     pub(super) swiglu: fn(&[f32], &[f32], &mut [f32]),
 }
+
+/// A [`Kernels::product`]: for each format a function of its own that has the features, if any are named.
+macro_rules! products {
+    ($isa:ty, $few:literal, $many:literal $(, $feature:literal)?) => {
+        |format| match format {
+            super::blocks::Format::Q4_0 => products!(@of Q4_0 1, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q4_1 => products!(@of Q4_1 1, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q5_0 => products!(@of Q5_0 1, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q5_1 => products!(@of Q5_1 1, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q8_0 => products!(@of Q8_0 1, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Iq4Nl => products!(@of Iq4Nl 1, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q2K => products!(@of Q2K 2, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q3K => products!(@of Q3K 2, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q4K => products!(@of Q4K 1, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q5K => products!(@of Q5K 1, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q6K => products!(@of Q6K 2, $isa, $few, $many $(, $feature)?),
+        }
+    };
+    (@of $layout:ident $scales:literal, $isa:ty, $few:literal, $many:literal $(, $feature:literal)?) => {{
+        $(#[target_feature(enable = $feature)])?
+        fn of(
+            scratch: &mut super::product::Scratch,
+            panel: super::product::PanelRef<'_>,
+            x: &super::activations::Activations,
+            tokens: std::ops::Range<usize>,
+            out: &mut [[f32; super::layout::PANEL]],
+        ) {
+            // SAFETY: the features of the registers are this function's, or any CPU's.
+            unsafe {
+                super::product::product::<$isa, super::layout::$layout, $scales, $few, $many>(
+                    scratch, panel, x, tokens, out,
+                )
+            }
+        }
+        // SAFETY: a table is handed out only on a CPU with its features.
+        #[allow(unused_unsafe)]
+        |scratch, panel, x, tokens, out| unsafe { of(scratch, panel, x, tokens, out) }
+    }};
+}
+pub(super) use products;
 
 /// An instruction set that this CPU can run.
 #[derive(Clone, Copy)]
@@ -64,12 +82,7 @@ impl Isa {
         self.0
     }
 
-    /// Whether weights of `format` are multiplied here.
-    pub(super) fn multiplies(self, format: Format) -> bool {
-        self.0.formats.contains(&format)
-    }
-
-    /// Its name: `scalar`, `avx2` or `simd128`.
+    /// Its name: `scalar`, `simd128`, `neon`, `neon-dotprod`, `avx2`, `avx-vnni`, `avx512` or `avx512-vnni`.
     pub fn name(self) -> &'static str {
         self.0.name
     }
@@ -99,10 +112,16 @@ static ACTIVE: OnceLock<Isa> = OnceLock::new();
 pub fn available() -> Vec<Isa> {
     #[cfg(target_arch = "x86_64")]
     let fast = super::x86::detect();
+    #[cfg(target_arch = "aarch64")]
+    let fast = super::neon::detect();
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-    let fast = Some(&super::simd128::KERNELS);
-    #[cfg(not(any(target_arch = "x86_64", all(target_arch = "wasm32", target_feature = "simd128"))))]
-    let fast = None;
+    let fast = [&super::simd_wasm::KERNELS];
+    #[cfg(not(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        all(target_arch = "wasm32", target_feature = "simd128")
+    )))]
+    let fast = [];
     fast.into_iter().chain([&super::scalar::KERNELS]).map(Isa).collect()
 }
 
@@ -125,16 +144,6 @@ pub fn select(name: Option<&str>) -> Result<Isa> {
 /// The instruction set in use; the fastest there is if [`select`] has not been called.
 pub fn active() -> Isa {
     *ACTIVE.get_or_init(|| available()[0])
-}
-
-/// Attention of one head for one token, on the active instruction set.
-pub(crate) fn attend(head: &Head<'_>, out: &mut [f32]) {
-    (active().kernels().attend)(head, out);
-}
-
-/// `out = silu(gate) * up`, on the active instruction set.
-pub(crate) fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    (active().kernels().swiglu)(gate, up, out);
 }
 
 fn find(name: &str) -> Result<Isa> {

@@ -9,12 +9,12 @@
 
 use std::ops::Range;
 
-use candle_core::quantized::GgmlDType;
 use half::{bf16, f16};
 
 use super::blocks::half_to_f32;
 use super::dispatch::Isa;
-use super::parallel::{Shared, for_each_range};
+use super::layout::PANEL;
+use super::vector;
 
 /// Weight rows multiplied at once: with [`FEW_TOKENS`] tokens, twelve of AVX2's sixteen registers hold sums.
 pub(super) const PANEL_ROWS: usize = 4;
@@ -33,17 +33,7 @@ pub(super) enum Floats<'a> {
     Bf16(&'a [bf16]),
 }
 
-impl<'a> Floats<'a> {
-    /// The bytes of a `dtype` tensor, if that is one of ours.
-    pub(super) fn of(dtype: GgmlDType, bytes: &'a [u8]) -> Option<Self> {
-        match dtype {
-            GgmlDType::F32 => view(bytes).map(Self::F32),
-            GgmlDType::F16 => view(bytes).map(Self::F16),
-            GgmlDType::BF16 => view(bytes).map(Self::Bf16),
-            _ => None,
-        }
-    }
-
+impl Floats<'_> {
     fn len(self) -> usize {
         match self {
             Self::F32(values) => values.len(),
@@ -53,11 +43,9 @@ impl<'a> Floats<'a> {
     }
 }
 
-/// Bytes of whole numbers as these, if they lie as such: candle's storage does.
-fn view<T: Stored>(bytes: &[u8]) -> Option<&[T]> {
-    // SAFETY: every `Stored` is a float of which all bits are a value.
-    let (before, values, after) = unsafe { bytes.align_to() };
-    (before.is_empty() && after.is_empty()).then_some(values)
+/// Writes stored numbers as f32.
+pub(super) fn widen<T: Stored>(from: &[T], to: &mut [f32]) {
+    from.iter().zip(to).for_each(|(from, to)| *to = from.widen());
 }
 
 /// A stored number; implemented for the three floats below, of which all bits are a value, and nothing else.
@@ -118,64 +106,51 @@ pub(super) fn widened<'a, T>(
     std::array::from_fn(|r| &scratch[r * len..][..len])
 }
 
-/// `out[m, n] = x[m, k] · weights[n, k]ᵀ`; `k` is a multiple of [`super::vector::LANES`].
-pub(super) fn matmul(isa: Isa, weights: Floats<'_>, k: usize, x: &[f32], out: &mut [f32]) {
-    let (n, m) = (weights.len() / k, x.len() / k);
-    assert_eq!((weights.len(), x.len(), out.len()), (n * k, m * k, m * n), "shapes of a product");
-    out.fill(0.0);
-    let shared = Shared::new(out);
-    for_each_range(n.div_ceil(PANEL_ROWS), PANEL_ROWS * k * m, |panels| {
-        let mut band = Band { isa, weights, n, k, x, scratch: vec![0.0; PANEL_ROWS * PIECE], products: Vec::new() };
-        for first in (0..m).step_by(TILE_TOKENS) {
-            band.multiply(panels.clone(), first..m.min(first + TILE_TOKENS), &shared);
-        }
-    });
-}
-
-/// One thread's share of a product, with its scratch.
-struct Band<'a> {
+/// Products of the weight rows from `first` on, as many as a panel has or there are, with tokens of `k` values each.
+/// `scratch` is for widened weights and for products.
+pub(super) fn panel(
     isa: Isa,
-    weights: Floats<'a>,
-    n: usize,
+    weights: Floats<'_>,
     k: usize,
-    x: &'a [f32],
-    scratch: Vec<f32>,
-    products: Vec<[f32; PANEL_ROWS]>,
-}
-
-impl Band<'_> {
-    /// Few tokens take the weights in the order they lie; many tokens stay in the second-level cache, piece by piece.
-    fn multiply(&mut self, panels: Range<usize>, tokens: Range<usize>, out: &Shared<'_>) {
-        let pieces = (0..self.k).step_by(PIECE);
-        if tokens.len() <= FEW_TOKENS {
-            for panel in panels {
-                pieces.clone().for_each(|first| self.run(panel, first, tokens.clone(), out));
+    first: usize,
+    x: &[f32],
+    (widened, quads): (&mut Vec<f32>, &mut Vec<[f32; PANEL_ROWS]>),
+    out: &mut [[f32; PANEL]],
+) {
+    let n = weights.len() / k;
+    widened.resize(PANEL_ROWS * PIECE, 0.0);
+    out.fill([0.0; PANEL]);
+    for (x, out) in x.chunks(TILE_TOKENS * k).zip(out.chunks_mut(TILE_TOKENS)) {
+        for quad in (0..PANEL).step_by(PANEL_ROWS).take_while(|quad| first + quad < n) {
+            // The last rows stand in for those that are not there.
+            let rows = std::array::from_fn(|r| (first + quad + r).min(n - 1));
+            quads.resize(out.len(), [0.0; PANEL_ROWS]);
+            let whole = k / vector::LANES * vector::LANES;
+            for from in (0..whole).step_by(PIECE) {
+                let piece = Piece { weights, rows, x, k, columns: from..whole.min(from + PIECE) };
+                (isa.kernels().floats)(&piece, widened, quads);
+                for (out, quad_sums) in out.iter_mut().zip(quads.iter()) {
+                    out[quad..quad + PANEL_ROWS].iter_mut().zip(quad_sums).for_each(|(out, sum)| *out += sum);
+                }
             }
-        } else {
-            for first in pieces {
-                panels.clone().for_each(|panel| self.run(panel, first, tokens.clone(), out));
+            if whole < k {
+                let tail = Piece { weights, rows, x, k, columns: whole..k };
+                add_tail(&tail, quad, out);
             }
         }
     }
+}
 
-    /// Adds the products of the weight rows of `panel` with the given tokens, over one piece, to their columns of `out`.
-    fn run(&mut self, panel: usize, first: usize, tokens: Range<usize>, out: &Shared<'_>) {
-        let (n, k) = (self.n, self.k);
-        let rows = panel * PANEL_ROWS..n.min((panel + 1) * PANEL_ROWS);
-        let piece = Piece {
-            weights: self.weights,
-            // The last panel may be short: its last row stands in for those it lacks, and is not stored.
-            rows: std::array::from_fn(|r| (rows.start + r).min(n - 1)),
-            x: &self.x[tokens.start * k..],
-            k,
-            columns: first..k.min(first + PIECE),
-        };
-        self.products.resize(tokens.len(), [0.0; PANEL_ROWS]);
-        (self.isa.kernels().floats)(&piece, &mut self.scratch, &mut self.products);
-        for (token, products) in tokens.zip(&self.products) {
-            // SAFETY: columns `rows` belong to this panel, and each panel to one range of `for_each_range`.
-            let columns = unsafe { out.slice(token * n + rows.start..token * n + rows.end) };
-            columns.iter_mut().zip(products).for_each(|(column, product)| *column += product);
+/// Adds products of fewer columns than a vector has.
+fn add_tail(piece: &Piece<'_>, quad: usize, out: &mut [[f32; PANEL]]) {
+    for (token, out) in out.iter_mut().enumerate() {
+        for (r, out) in out[quad..quad + PANEL_ROWS].iter_mut().enumerate() {
+            let x = piece.token(token).iter();
+            *out += match piece.weights {
+                Floats::F32(weights) => x.zip(piece.rows(weights)[r]).map(|(x, w)| x * w.widen()).sum::<f32>(),
+                Floats::F16(weights) => x.zip(piece.rows(weights)[r]).map(|(x, w)| x * w.widen()).sum(),
+                Floats::Bf16(weights) => x.zip(piece.rows(weights)[r]).map(|(x, w)| x * w.widen()).sum(),
+            };
         }
     }
 }

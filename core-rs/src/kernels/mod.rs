@@ -1,44 +1,54 @@
-//! Arithmetic that candle leaves open on CPUs, chosen once at run time.
+//! Arithmetic of the forward pass on CPUs, chosen once at run time.
 //!
-//! candle picks its Q4_1, Q5_0 and Q5_1 dot products when it is compiled, so a baseline x86-64 build runs them as
-//! scalar loops, and its others leave half of what a processor can do; f16 and bf16 weights it copies to f32 beforehand,
-//! twice their size. This room multiplies floats and all block formats itself (in WebAssembly those of 32 values but
-//! Q8_0), and holds the few float loops (attention of one head, SwiGLU) whose speed also hangs
-//! on the instruction set. [`Linear`] hides the split: other formats and other devices go to candle.
+//! candle picks its products when it is compiled, so a baseline x86-64 build runs some as scalar loops, and the others
+//! leave half of what a processor can do. This room has its own: weights in panels of sixteen rows ([`Weight`]), int8
+//! products of all block formats, products of floats, attention over a paged cache, and the threads that share the work.
+//! The model uses candle's tensors on other devices.
 //!
-//! Every kernel exists as portable code first (`scalar`, `vector`); a faster form (`x86`, `simd128`) must agree with it, exactly
-//! where no sum is reordered and within a written tolerance where one is. A row's result never depends on the rows
-//! beside it in a batch.
+//! A kernel is written once, over the registers of `simd`; each instruction set compiles it for itself. A row's result
+//! never depends on the rows beside it in a batch.
 //!
 //! Absent: files, environment variables, model shapes.
 
+mod activations;
+mod attend;
 mod blocks;
 mod dispatch;
 mod floats;
 mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod lanes_x86;
-mod linear;
-mod matmul;
+mod layout;
+mod memory;
+mod multiply;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod parallel;
+mod pool;
+mod product;
 mod scalar;
+mod simd;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-mod simd128;
-mod values;
+mod simd_wasm;
+#[cfg(target_arch = "x86_64")]
+mod simd_x86;
+#[cfg(test)]
+mod tests;
 mod vector;
+mod weight;
 #[cfg(target_arch = "x86_64")]
 mod x86;
-#[cfg(target_arch = "x86_64")]
-mod x86_blocks;
 
+pub use attend::CacheType;
+pub(crate) use attend::{CHUNK_PAGES, Gathered, NOTHING, PAGE, PageJob, QUERIES, add_chunk, look};
+pub use blocks::Format;
 pub use dispatch::{Isa, active, available, select};
-pub(crate) use dispatch::{attend, swiglu};
 pub(crate) use lanes::{LaneWork, Lanes, WIDTH, nearest, on_lanes};
-pub use linear::{Linear, forward_shared};
+pub(crate) use multiply::{Input, Product, multiply, multiply_gated};
 pub use parallel::try_for_each_chunk;
-pub(crate) use parallel::{for_each_row, on_pool};
-pub(crate) use values::{Values, on_cpu};
-pub(crate) use vector::Head;
+pub(crate) use parallel::{Shared, for_each_piece};
+pub(crate) use pool::Pool;
+pub use weight::{Element, Filling, Weight};
 
 impl From<candle_core::Error> for crate::error::Error {
     /// candle fails on shapes and devices that we chose, so its errors are ours.

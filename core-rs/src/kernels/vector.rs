@@ -4,56 +4,6 @@
 /// Floats that vector loops take at once.
 pub(super) const LANES: usize = 8;
 
-/// What one query head needs to attend: its query, and the keys and values of the cache as rows `stride` apart.
-/// Key and value `j` are `[j * stride..][..query.len()]` of their slices.
-pub(crate) struct Head<'a> {
-    pub(crate) query: &'a [f32],
-    pub(crate) keys: &'a [f32],
-    pub(crate) values: &'a [f32],
-    pub(crate) stride: usize,
-    /// Number of cache rows this token may see.
-    pub(crate) visible: usize,
-}
-
-/// `out = softmax(query · keysᵀ / √dim) · values`. `visible` is at least one. `dots` multiplies the query with some
-/// keys: [`dots`] or the same sums in the same order.
-#[inline(always)]
-pub(super) fn attend(head: &Head<'_>, out: &mut [f32], dots: impl Fn(&[f32], [&[f32]; TOGETHER]) -> [f32; TOGETHER]) {
-    let dim = head.query.len();
-    let scale = 1.0 / (dim as f32).sqrt();
-    let mut scores = vec![0.0; head.visible];
-    for (j, scores) in scores.chunks_mut(TOGETHER).enumerate() {
-        let keys = head.rows(head.keys, j * TOGETHER);
-        for (score, dot) in scores.iter_mut().zip(dots(head.query, keys)) {
-            *score = dot * scale;
-        }
-    }
-    let total = exp_minus_max(&mut scores);
-    out.fill(0.0);
-    for (j, weights) in scores.chunks(TOGETHER).enumerate() {
-        let values = head.rows(head.values, j * TOGETHER);
-        add_weighted(out, std::array::from_fn(|i| weights.get(i).copied().unwrap_or(0.0)), values);
-    }
-    out.iter_mut().for_each(|out| *out /= total);
-}
-
-/// Cache rows handled at once: fewer passes over query and output, and sums that need not wait for each other.
-pub(super) const TOGETHER: usize = 4;
-
-impl<'a> Head<'a> {
-    /// Rows `first..first + TOGETHER`, the last visible one again in place of any beyond it.
-    #[inline(always)]
-    fn rows(&self, from: &'a [f32], first: usize) -> [&'a [f32]; TOGETHER] {
-        let row = |i: usize| &from[(first + i).min(self.visible - 1) * self.stride..][..self.query.len()];
-        [row(0), row(1), row(2), row(3)]
-    }
-}
-
-/// Products of the query with each row: lane by lane, then the lanes, then what is left of the row.
-pub(super) fn dots(query: &[f32], rows: [&[f32]; TOGETHER]) -> [f32; TOGETHER] {
-    rows.map(|row| dot(query, row))
-}
-
 /// Lane by lane, then the lanes, then what is left.
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
@@ -72,13 +22,6 @@ pub(super) fn dot_tail(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-#[inline(always)]
-fn add_weighted(out: &mut [f32], w: [f32; TOGETHER], [a, b, c, d]: [&[f32]; TOGETHER]) {
-    for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-        *out += (w[0] * a + w[1] * b) + (w[2] * c + w[3] * d);
-    }
-}
-
 /// `out = gate / (1 + e^-gate) * up`.
 #[inline(always)]
 pub(super) fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
@@ -87,28 +30,9 @@ pub(super) fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Replaces scores by `e^(score - max)` and returns their sum.
+/// The sum of all lanes.
 #[inline(always)]
-fn exp_minus_max(scores: &mut [f32]) -> f32 {
-    let max = scores.iter().fold(f32::NEG_INFINITY, |max, &s| if s > max { s } else { max });
-    let (chunks, tail) = scores.as_chunks_mut::<LANES>();
-    let mut lanes = [0.0; LANES];
-    for chunk in chunks {
-        for (lane, s) in lanes.iter_mut().zip(chunk) {
-            *s = exp(*s - max);
-            *lane += *s;
-        }
-    }
-    let mut sum = sum_lanes(lanes);
-    for s in tail {
-        *s = exp(*s - max);
-        sum += *s;
-    }
-    sum
-}
-
-#[inline(always)]
-fn sum_lanes(l: [f32; LANES]) -> f32 {
+pub(super) fn sum_lanes(l: [f32; LANES]) -> f32 {
     ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
 }
 
@@ -121,7 +45,7 @@ pub(super) fn exp(x: f32) -> f32 {
     const HIGH: f32 = 88.0;
     const LN2_HIGH: f32 = 0.693_359_375;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    /// 1.5 * 2^23: see `blocks::ROUND`.
+    /// 1.5 * 2^23: see `activations::ROUND`.
     const ROUND: f32 = 12_582_912.0;
     const ONE: u32 = 1.0_f32.to_bits();
     let x = x.clamp(LOW, HIGH);
@@ -163,28 +87,5 @@ mod tests {
             assert!((out - expected).abs() < 1e-6, "{out} != {expected}");
         }
         assert!(out[5].is_nan());
-    }
-
-    #[test]
-    fn attend_matches_a_plain_softmax() {
-        const STRIDE: usize = 24;
-        for (dim, visible) in [(8, 1), (12, 3), (16, 19)] {
-            let numbers =
-                |seed: usize| (0..STRIDE * visible).map(move |i| ((i * 31 + seed * 17) % 23) as f32 / 7.0 - 1.5);
-            let (keys, values) = (numbers(1).collect::<Vec<_>>(), numbers(2).collect::<Vec<_>>());
-            let query: Vec<f32> = numbers(3).take(dim).collect();
-            let mut out = vec![7.0; dim];
-            attend(&Head { query: &query, keys: &keys, values: &values, stride: STRIDE, visible }, &mut out, dots);
-            let weights: Vec<f64> = (0..visible)
-                .map(|j| {
-                    (0..dim).map(|i| f64::from(query[i] * keys[j * STRIDE + i])).sum::<f64>() / (dim as f64).sqrt()
-                })
-                .map(f64::exp)
-                .collect();
-            for (i, out) in out.iter().enumerate() {
-                let sum: f64 = weights.iter().enumerate().map(|(j, w)| w * f64::from(values[j * STRIDE + i])).sum();
-                assert!((f64::from(*out) - sum / weights.iter().sum::<f64>()).abs() < 1e-5);
-            }
-        }
     }
 }

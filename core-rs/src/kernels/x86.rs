@@ -1,72 +1,77 @@
-//! AVX2 forms of the kernels. Float products are written by hand, and those of blocks (`x86_blocks`); the other loops are
-//! the portable bodies, compiled again with the wider instructions.
+//! Tables of the kernels for x86-64. Products of blocks and attention are the one form in `product` and `attend`; float
+//! products are written by hand for AVX2, which all of these have; the other loops are the portable bodies, compiled
+//! again with the wider instructions.
 //!
-//! Every function here carries `#[target_feature]`; [`detect`] is the one way to reach them, so each table entry's
-//! condition, a CPU with AVX2, FMA and F16C, holds by construction.
+//! Every function here carries `#[target_feature]`; [`detect`] is the one way to reach them, so that a CPU with the
+//! features of a table holds by construction.
 
 use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::blocks::Rows;
-use super::dispatch::{ALL_FORMATS, Kernels};
+use super::activations::{self, TokenMut};
+use super::attend::{self, Gathered, PageJob, PageScratch};
+use super::blocks::StoredRows;
+use super::dispatch::{Kernels, products};
 use super::floats::{self, FEW_TOKENS, Floats, Piece, Stored};
-use super::vector::{self, Head, LANES, TOGETHER};
-use super::x86_blocks;
+use super::layout;
+use super::simd_x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
+use super::vector::{self, LANES};
 
-/// The AVX2 kernels, if this CPU has what they need. Nearly every processor with AVX2 has FMA and F16C too.
-pub(super) fn detect() -> Option<&'static Kernels> {
-    let able = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-    able.then_some(&AVX2)
+/// The tables that this CPU can run, the fastest first. Nearly every processor with AVX2 has FMA and F16C too.
+pub(super) fn detect() -> impl Iterator<Item = &'static Kernels> {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+    let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+    let tables = [
+        (avx512 && is_x86_feature_detected!("avx512vnni"), &AVX512_VNNI),
+        // Half as wide as AVX-512, and with one instruction in place of two or four.
+        (avx2 && is_x86_feature_detected!("avxvnni"), &AVX_VNNI),
+        (avx512, &AVX512),
+        (avx2, &AVX2),
+    ];
+    tables.into_iter().filter_map(|(able, table)| able.then_some(table))
 }
 
-/// Private to this file, so that [`detect`] stays the only way in.
-static AVX2: Kernels = Kernels {
-    name: "avx2",
-    formats: ALL_FORMATS,
-    panel_rows: x86_blocks::PANEL_ROWS,
-    // SAFETY: `detect` hands out this table only after finding avx2, fma and f16c.
-    quantize: |values, k, rows| unsafe { quantize(values, k, rows) },
-    // SAFETY: as above.
-    product: |scratch, stored, x, tokens, out| unsafe { x86_blocks::product(scratch, stored, x, tokens, out) },
-    // SAFETY: as above.
-    floats: |piece, scratch, out| unsafe { floats(piece, scratch, out) },
-    // SAFETY: as above.
-    attend: |head, out| unsafe { attend(head, out) },
-    // SAFETY: as above.
-    swiglu: |gate, up, out| unsafe { swiglu(gate, up, out) },
-};
+/// A table for one instruction set: its name, registers, their number in a page, products, and features.
+macro_rules! table {
+    ($table:ident, $name:literal, $isa:ty, $per_page:literal, $few:literal, $many:literal, $features:literal) => {
+        /// Private to this file, so that [`detect`] stays the only way in.
+        static $table: Kernels = {
+            #[target_feature(enable = $features)]
+            fn look(job: &PageJob<'_>, scratch: &mut PageScratch, gathered: &mut Gathered<'_>) {
+                // SAFETY: the features of the registers are this function's.
+                unsafe { attend::attend::<$isa, $per_page>(job, scratch, gathered) }
+            }
+            Kernels {
+                name: $name,
+                // SAFETY: `detect` hands out this table only after finding its features.
+                pack: |stored, panel| unsafe { pack(stored, panel) },
+                // SAFETY: as above.
+                quantize: |values, to| unsafe { quantize(values, to) },
+                product: products!($isa, $few, $many, $features),
+                // SAFETY: as above.
+                floats: |piece, scratch, out| unsafe { floats(piece, scratch, out) },
+                // SAFETY: as above.
+                attend: |job, scratch, gathered| unsafe { look(job, scratch, gathered) },
+                // SAFETY: as above.
+                swiglu: |gate, up, out| unsafe { swiglu(gate, up, out) },
+            }
+        };
+    };
+}
+table!(AVX2, "avx2", Avx2, 4, 2, 4, "avx2,fma,f16c");
+table!(AVX_VNNI, "avx-vnni", AvxVnni, 4, 2, 4, "avx2,fma,f16c,avxvnni");
+table!(AVX512, "avx512", Avx512, 2, 1, 8, "avx2,fma,f16c,avx512f,avx512bw");
+table!(AVX512_VNNI, "avx512-vnni", Avx512Vnni, 2, 1, 8, "avx2,fma,f16c,avx512f,avx512bw,avx512vnni");
 
 #[target_feature(enable = "avx2")]
-fn quantize(values: &[f32], k: usize, rows: &mut Rows<i8>) {
-    rows.quantize(values, k);
+fn pack(stored: StoredRows<'_>, panel: &mut [u8]) {
+    layout::pack(stored, panel);
 }
 
 #[target_feature(enable = "avx2")]
-fn attend(head: &Head<'_>, out: &mut [f32]) {
-    vector::attend(head, out, |query, rows| dots(query, rows));
-}
-
-/// The sums of [`vector::dots`], which the compiler would not vectorise along the rows. Multiplied and added apart,
-/// not fused, to give the same bits.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn dots(query: &[f32], rows: [&[f32]; TOGETHER]) -> [f32; TOGETHER] {
-    let (query, tail) = query.as_chunks::<LANES>();
-    let [a, b, c, d] = rows.map(|row| row.as_chunks::<LANES>().0);
-    let mut sums = [_mm256_setzero_ps(); TOGETHER];
-    for ((((q, a), b), c), d) in query.iter().zip(a).zip(b).zip(c).zip(d) {
-        let q = load_f32(q);
-        sums[0] = _mm256_add_ps(sums[0], _mm256_mul_ps(q, load_f32(a)));
-        sums[1] = _mm256_add_ps(sums[1], _mm256_mul_ps(q, load_f32(b)));
-        sums[2] = _mm256_add_ps(sums[2], _mm256_mul_ps(q, load_f32(c)));
-        sums[3] = _mm256_add_ps(sums[3], _mm256_mul_ps(q, load_f32(d)));
-    }
-    let mut out = [0.0; TOGETHER];
-    for i in 0..TOGETHER {
-        out[i] = sum_lanes(sums[i]) + vector::dot_tail(tail, &rows[i][query.len() * LANES..]);
-    }
-    out
+fn quantize(values: &[f32], to: TokenMut<'_>) {
+    activations::quantize(values, to);
 }
 
 #[target_feature(enable = "avx2")]
@@ -223,14 +228,6 @@ fn sum_each([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
     // SAFETY: writes the array's four floats; the instruction asks for no alignment.
     unsafe { _mm_storeu_ps(out.as_mut_ptr(), sums) };
     out
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn sum_lanes(v: __m256) -> f32 {
-    let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
 }
 
 #[inline]

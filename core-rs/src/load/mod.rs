@@ -9,15 +9,14 @@ mod weights;
 
 use std::sync::Arc;
 
-use candle_core::Device;
 use serde::Serialize;
 
-pub use self::blocks::{Filling, open, tensor};
+pub use self::blocks::open;
 pub use self::stream::Stream;
 
 use crate::error::{Error, Result};
 use crate::formats::gguf::{GgmlType, Gguf, Metadata, TensorInfo};
-use crate::kernels;
+use crate::kernels::{self, CacheType};
 use crate::model::{Config, Llama, TensorSource};
 use crate::sampling::SamplingParams;
 use crate::tokenizer::Tokenizer;
@@ -159,12 +158,12 @@ impl Plan {
         &self.info
     }
 
-    /// The model, with the weights of `source`.
+    /// The model, with the weights of `source`. Conversations keep keys and values as `cache_type`.
     ///
     /// # Errors
     /// `invalid_format` for a tensor that is missing or of another shape, and what `source` returns.
-    pub fn finish(self, source: &mut dyn TensorSource) -> Result<Loaded> {
-        let model = Llama::new(self.config, source, &Device::Cpu)?;
+    pub fn finish(self, source: &mut dyn TensorSource, cache_type: CacheType) -> Result<Loaded> {
+        let model = Llama::new(self.config, source, cache_type)?;
         Ok(Loaded { model, tokenizer: self.tokenizer, info: self.info })
     }
 }

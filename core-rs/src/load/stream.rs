@@ -7,6 +7,7 @@ use super::weights::Weights;
 use super::{Loaded, Plan, vocab};
 use crate::error::{Error, Result};
 use crate::formats::gguf::Gguf;
+use crate::kernels::CacheType;
 use crate::tokenizer::Tokenizer;
 
 /// Bytes of a header worth a first look. Each further look waits for twice as many, so that all looks together cost
@@ -100,7 +101,7 @@ impl Stream {
             State::Weights(parts) if received == expected => {
                 let (plan, mut weights) = *parts;
                 weights.check_complete()?;
-                plan.finish(&mut weights)
+                plan.finish(&mut weights, CacheType::F16)
             }
             _ => Err(Error::invalid_format(format!("receiving the model: expected {expected} bytes, got {received}"))),
         }

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use candle_core::quantized::QTensor;
-
-use super::blocks::{self, Filling};
+use super::blocks;
 use crate::error::{Error, Result};
 use crate::formats::gguf::TensorInfo;
+use crate::kernels::{Filling, Weight};
 use crate::model::TensorSource;
 
 /// Tensors on their way; a [`TensorSource`] once all bytes have been pushed.
@@ -16,12 +15,12 @@ pub(super) struct Weights {
     /// Index of the tensor whose bytes come next, after padding.
     next: usize,
     /// That tensor, once its first byte has come.
-    filling: Option<Box<dyn Filling>>,
+    filling: Option<Filling>,
     /// Bytes of the file seen.
     position: u64,
     done: u64,
     total: u64,
-    built: HashMap<String, QTensor>,
+    built: HashMap<String, Weight>,
 }
 
 impl Weights {
@@ -30,7 +29,7 @@ impl Weights {
     /// # Errors
     /// `unsupported` for a tensor of a type that nothing multiplies: better now than after a download.
     pub(super) fn new(mut tensors: Vec<TensorInfo>) -> Result<Self> {
-        tensors.iter().try_for_each(|info| blocks::opener(info).map(drop))?;
+        tensors.iter().try_for_each(|info| blocks::element(info).map(drop))?;
         tensors.sort_by_key(|info| info.offset);
         let total = tensors.iter().map(|info| info.len as u64).sum();
         Ok(Self { tensors, next: 0, filling: None, position: 0, done: 0, total, built: HashMap::new() })
@@ -66,7 +65,7 @@ impl Weights {
         let taken = filling.push(bytes);
         self.done += taken as u64;
         if filling.is_full() {
-            self.built.insert(info.name.clone(), blocks::tensor(info, filling)?);
+            self.built.insert(info.name.clone(), filling.finish()?);
             self.next += 1;
         } else {
             self.filling = Some(filling);
@@ -87,7 +86,7 @@ impl Weights {
 }
 
 impl TensorSource for Weights {
-    fn tensor(&mut self, name: &str) -> Result<Option<QTensor>> {
+    fn tensor(&mut self, name: &str) -> Result<Option<Weight>> {
         Ok(self.built.remove(name))
     }
 }

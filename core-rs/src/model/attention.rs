@@ -1,96 +1,267 @@
-//! Causal attention over the cache, all of it or a window. Query heads that share a key head read the same rows: keys and values are never
-//! repeated.
+//! Causal attention of a batch over paged caches, all of them or a window. Query heads that share a key head look at its
+//! pages together, and so do the tokens of a prompt: scores are never more than a page of each.
 
-use candle_core::{D, Tensor};
+use std::cell::RefCell;
+use std::ops::Range;
 
+use super::batch::Segment;
 use super::config::Config;
-use crate::error::Result;
-use crate::kernels::{Head, Values, attend, for_each_row, on_cpu};
+use super::cpu::sized;
+use super::rope::Rope;
+use crate::kernels::{CHUNK_PAGES, Gathered, NOTHING, PAGE, PageJob, Pool, QUERIES, Shared, add_chunk, for_each_piece, look};
 
-/// Attends with `queries [n, n_head * head_dim]` of positions `first..first + n` to the first `first + n` rows of
-/// `keys` and `values [capacity, n_head_kv * head_dim]`; behind a sliding window none of them. Returns `[n, n_head * head_dim]`.
-pub(super) fn attention(
-    config: &Config,
-    queries: &Tensor,
-    (keys, values): &(Tensor, Tensor),
-    first: usize,
-) -> Result<Tensor> {
-    if on_cpu(queries) {
-        by_slices(config, queries, keys, values, first)
-    } else {
-        by_tensors(config, queries, keys, values, first)
+/// Tokens of a chunk, whose result is computed apart.
+const CHUNK: usize = CHUNK_PAGES * PAGE;
+/// With fewer units of work than these per thread, chunks of a long context become units of their own.
+const UNITS: usize = 4;
+
+/// Buffers of attention.
+#[derive(Debug, Default)]
+pub(super) struct Attention {
+    /// Cosines and sines of each row, `[row][rope_dim / 2]`.
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    /// What each unit of a split context has gathered: `[unit][QUERIES]` and `[unit][QUERIES][head_dim]`.
+    sums: Vec<[f32; 2]>,
+    values: Vec<f32>,
+}
+
+/// What one thread gathers.
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<f32>,
+    chunk: Vec<f32>,
+    total: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Some queries of one key head of one segment.
+struct Unit {
+    segment: usize,
+    head: usize,
+    /// Queries of the segment and head, counted token by token and then head by head of the group.
+    queries: Range<usize>,
+    /// Row of the batch where the segment begins.
+    row: usize,
+}
+
+/// The shape of a step.
+struct Shape<'a> {
+    config: &'a Config,
+    group: usize,
+}
+
+impl Shape<'_> {
+    fn blocks(&self, tokens: usize) -> usize {
+        (tokens * self.group).div_ceil(QUERIES)
+    }
+
+    /// Number of units without chunks.
+    fn units(&self, batch: &[Segment<'_>]) -> usize {
+        batch.iter().map(|segment| self.blocks(segment.tokens.len()) * self.config.n_head_kv).sum()
+    }
+
+    fn unit(&self, batch: &[Segment<'_>], mut i: usize) -> Unit {
+        let mut row = 0;
+        for (segment, Segment { tokens, .. }) in batch.iter().enumerate() {
+            let (blocks, heads) = (self.blocks(tokens.len()), self.config.n_head_kv);
+            if i < blocks * heads {
+                let first = i % blocks * QUERIES;
+                let queries = first..(first + QUERIES).min(tokens.len() * self.group);
+                return Unit { segment, head: i / blocks, queries, row };
+            }
+            (i, row) = (i - blocks * heads, row + tokens.len());
+        }
+        unreachable!("units are counted by the same rule")
     }
 }
 
-/// A task per token and head, so that a token's result does not depend on its neighbours.
-fn by_slices(config: &Config, queries: &Tensor, keys: &Tensor, values: &Tensor, first: usize) -> Result<Tensor> {
-    let Config { n_head, n_head_kv, head_dim, sliding_window, .. } = *config;
-    let (shape, stride) = (queries.shape(), n_head_kv * head_dim);
-    let (queries, keys, values) = (Values::of(queries)?, Values::of(keys)?, Values::of(values)?);
-    let mut out = vec![0.0; queries.len()];
-    let window = sliding_window.unwrap_or(usize::MAX);
-    let work = 2 * head_dim * window.min(first + queries.len() / (n_head * head_dim));
-    for_each_row(&mut out, head_dim, work, |row, out| {
-        let (token, head) = (row / n_head, row % n_head);
-        let column = head / (n_head / n_head_kv) * head_dim;
-        let query = &queries[row * head_dim..][..head_dim];
-        let len = first + token + 1;
-        let visible = len.min(window);
-        let oldest = (len - visible) * stride + column;
-        attend(&Head { query, keys: &keys[oldest..], values: &values[oldest..], stride, visible }, out);
-    });
-    Ok(Tensor::from_vec(out, shape, &candle_core::Device::Cpu)?)
-}
+impl Attention {
+    /// Computes the angles of all rows.
+    pub(super) fn angles(&mut self, rope: &Rope, batch: &[Segment<'_>]) {
+        let half = rope.pairs();
+        let rows: usize = batch.iter().map(|segment| segment.tokens.len()).sum();
+        let (cos, sin) = (sized(&mut self.cos, rows * half), sized(&mut self.sin, rows * half));
+        let positions = batch.iter().flat_map(|s| s.cache.len()..s.cache.len() + s.tokens.len());
+        let rows = cos.chunks_exact_mut(half).zip(sin.chunks_exact_mut(half));
+        rows.zip(positions).for_each(|((cos, sin), position)| rope.angles_at(position, cos, sin));
+    }
 
-/// Query heads of one key head are folded into its rows: `[n_head_kv, group * n, head_dim]`.
-fn by_tensors(config: &Config, queries: &Tensor, keys: &Tensor, values: &Tensor, first: usize) -> Result<Tensor> {
-    let Config { n_head, n_head_kv, head_dim, .. } = *config;
-    let (n, group) = (queries.dim(0)?, n_head / n_head_kv);
-    let len = first + n;
-    let heads =
-        |rows: &Tensor| rows.narrow(0, 0, len)?.reshape((len, n_head_kv, head_dim))?.transpose(0, 1)?.contiguous();
-    let (keys, values) = (heads(keys)?, heads(values)?);
-    let queries = queries.reshape((n, n_head_kv, group, head_dim))?.permute((1, 2, 0, 3))?;
-    let queries = queries.contiguous()?.reshape((n_head_kv, group * n, head_dim))?;
-    let scores = (queries.matmul(&keys.t()?)? / (head_dim as f64).sqrt())?.reshape((n_head_kv, group, n, len))?;
-    let weights = softmax(&scores.broadcast_add(&mask(n, len, config.sliding_window, queries.device())?)?)?;
-    let out = weights.reshape((n_head_kv, group * n, len))?.matmul(&values)?;
-    let out = out.reshape((n_head_kv, group, n, head_dim))?.permute((2, 0, 1, 3))?;
-    Ok(out.contiguous()?.reshape((n, n_head * head_dim))?)
-}
+    /// Rotates keys `[row][n_head_kv * head_dim]` and puts them and values behind what the caches hold in layer `layer`.
+    pub(super) fn write(&self, config: &Config, batch: &mut [Segment<'_>], layer: usize, keys: &mut [f32], values: &[f32]) {
+        let Config { n_head_kv, head_dim, rope_dim, .. } = *config;
+        let width = n_head_kv * head_dim;
+        let mut row = 0;
+        for segment in batch {
+            let n = segment.tokens.len();
+            let rows = row * width..(row + n) * width;
+            let (keys, values) = (Shared::new(&mut keys[rows.clone()]), &values[rows]);
+            let writer = segment.cache.writer(layer);
+            for_each_piece(n_head_kv, n * head_dim * 8, |head| {
+                for token in 0..n {
+                    let at = token * width + head * head_dim..token * width + (head + 1) * head_dim;
+                    // SAFETY: each head is one piece's alone.
+                    let key = unsafe { keys.slice(at.clone()) };
+                    self.rotate(row + token, rope_dim, key);
+                    // SAFETY: as above.
+                    unsafe { writer.write(head, token, key, &values[at]) };
+                }
+            });
+            row += n;
+        }
+    }
 
-fn softmax(scores: &Tensor) -> Result<Tensor> {
-    let exp = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
-    Ok(exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?)
-}
+    /// Rotates the neighbours (2i, 2i + 1) of a head by the angles of a row.
+    fn rotate(&self, row: usize, rope_dim: usize, head: &mut [f32]) {
+        let half = rope_dim / 2;
+        let (cos, sin) = (&self.cos[row * half..][..half], &self.sin[row * half..][..half]);
+        for (([a, b], cos), sin) in head.as_chunks_mut().0.iter_mut().zip(cos).zip(sin) {
+            (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+        }
+    }
 
-/// `[n, len]`: zero where a token may look, minus infinity ahead of it and behind its window.
-fn mask(n: usize, len: usize, window: Option<usize>, device: &candle_core::Device) -> Result<Tensor> {
-    let hidden = |token: usize| {
-        let position = len - n + token;
-        let oldest = (position + 1).saturating_sub(window.unwrap_or(usize::MAX));
-        (0..len).map(move |j| if (oldest..=position).contains(&j) { 0.0 } else { f32::NEG_INFINITY })
-    };
-    Ok(Tensor::from_vec((0..n).flat_map(hidden).collect(), (n, len), device)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::{assert_close, config, noise};
-    use super::*;
-
-    #[test]
-    fn slices_and_tensors_agree() {
-        let heads = [(4, 4), (4, 2), (6, 1)];
-        let windows = [None, Some(1), Some(5), Some(16)];
-        for ((n_head, n_head_kv), sliding_window) in heads.into_iter().flat_map(|heads| windows.map(|w| (heads, w))) {
-            let config = Config { n_head, n_head_kv, head_dim: 12, sliding_window, ..config() };
-            let kept = (noise((16, n_head_kv * 12), 1), noise((16, n_head_kv * 12), 2));
-            for (first, n) in [(0, 1), (0, 5), (7, 1), (7, 9)] {
-                let queries = noise((n, n_head * 12), 3);
-                let slices = by_slices(&config, &queries, &kept.0, &kept.1, first).unwrap();
-                assert_close(&slices, &by_tensors(&config, &queries, &kept.0, &kept.1, first).unwrap(), 1e-5);
+    /// Attends with `queries [row][n_head * head_dim]`, which are rotated first, to layer `layer`; `out` has the same
+    /// shape.
+    pub(super) fn attend(
+        &mut self,
+        config: &Config,
+        batch: &[Segment<'_>],
+        layer: usize,
+        queries: &[f32],
+        out: &mut [f32],
+    ) {
+        let shape = Shape { config, group: config.n_head / config.n_head_kv };
+        let units = shape.units(batch);
+        let longest = batch.iter().map(|s| s.cache.len() + s.tokens.len()).max().unwrap_or(0);
+        let chunks = longest.div_ceil(CHUNK);
+        let dim = config.head_dim;
+        let (sums, values) = (std::mem::take(&mut self.sums), std::mem::take(&mut self.values));
+        let (mut sums, mut values) = (sums, values);
+        let this = &*self;
+        let shared = Shared::new(out);
+        if chunks == 1 || units >= UNITS * Pool::global().threads() {
+            Pool::global().run(units, &|i, _| {
+                let unit = shape.unit(batch, i);
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let n = unit.queries.len();
+                    let Scratch { queries: rotated, chunk, total } = scratch;
+                    let rotated = this.rotated(&shape, &unit, queries, rotated);
+                    let (mut sums, total) = ([NOTHING; QUERIES], sized(total, n * dim));
+                    for c in 0..chunks {
+                        this.gather(&shape, batch, layer, &unit, c, rotated, chunk, |i, more, values| {
+                            add_chunk(&mut sums[i], &mut total[i * dim..][..dim], more, values);
+                        });
+                    }
+                    store(&shape, &unit, &sums, total, &shared);
+                });
+            });
+        } else {
+            let (all_sums, all_values) = (sized(&mut sums, units * chunks * QUERIES), sized(&mut values, units * chunks * QUERIES * dim));
+            let (shared_sums, shared_values) = (Shared::new(&mut *all_sums), Shared::new(&mut *all_values));
+            Pool::global().run(units * chunks, &|i, _| {
+                let unit = shape.unit(batch, i / chunks);
+                // SAFETY: each unit and chunk is one piece's alone.
+                let (sums, values) = unsafe {
+                    let places = i * QUERIES..(i + 1) * QUERIES;
+                    (shared_sums.slice(places.clone()), shared_values.slice(places.start * dim..places.end * dim))
+                };
+                sums.fill(NOTHING);
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let Scratch { queries: rotated, chunk, .. } = scratch;
+                    let rotated = this.rotated(&shape, &unit, queries, rotated);
+                    this.gather(&shape, batch, layer, &unit, i % chunks, rotated, chunk, |i, more, from| {
+                        sums[i] = more;
+                        values[i * dim..][..dim].copy_from_slice(from);
+                    });
+                });
+            });
+            for i in 0..units {
+                let unit = shape.unit(batch, i);
+                let n = unit.queries.len();
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let (mut sums, total) = ([NOTHING; QUERIES], sized(&mut scratch.total, n * dim));
+                    for (c, q) in (0..chunks).flat_map(|c| (0..n).map(move |q| (c, q))) {
+                        let at = (i * chunks + c) * QUERIES + q;
+                        add_chunk(&mut sums[q], &mut total[q * dim..][..dim], all_sums[at], &all_values[at * dim..][..dim]);
+                    }
+                    store(&shape, &unit, &sums, total, &shared);
+                });
             }
         }
+        (self.sums, self.values) = (sums, values);
+    }
+
+    /// The unit's queries, rotated.
+    fn rotated<'a>(&self, shape: &Shape<'_>, unit: &Unit, queries: &[f32], room: &'a mut Vec<f32>) -> &'a [f32] {
+        let dim = shape.config.head_dim;
+        let room = sized(room, unit.queries.len() * dim);
+        for (to, q) in room.chunks_exact_mut(dim).zip(unit.queries.clone()) {
+            to.copy_from_slice(&queries[place(shape, unit, q)]);
+            self.rotate(unit.row + q / shape.group, shape.config.rope_dim, to);
+        }
+        room
+    }
+
+    /// What the unit's queries get from chunk `c`, handed to `take` query by query if it is anything.
+    #[allow(clippy::too_many_arguments)]
+    fn gather(
+        &self,
+        shape: &Shape<'_>,
+        batch: &[Segment<'_>],
+        layer: usize,
+        unit: &Unit,
+        c: usize,
+        queries: &[f32],
+        room: &mut Vec<f32>,
+        mut take: impl FnMut(usize, [f32; 2], &[f32]),
+    ) {
+        let (cache, dim, n) = (&*batch[unit.segment].cache, shape.config.head_dim, unit.queries.len());
+        let window = shape.config.sliding_window.unwrap_or(usize::MAX);
+        let seen_by = |q: usize| {
+            let len = cache.len() + q / shape.group + 1;
+            len.saturating_sub(window)..len
+        };
+        let (oldest, newest) = (seen_by(unit.queries.start).start, seen_by(unit.queries.end - 1).end);
+        let pages = c * CHUNK_PAGES..(c + 1) * CHUNK_PAGES;
+        let pages = pages.start.max(oldest / PAGE)..pages.end.min(newest.div_ceil(PAGE));
+        if pages.is_empty() {
+            return;
+        }
+        let (mut sums, values) = ([NOTHING; QUERIES], sized(room, n * dim));
+        values.fill(0.0);
+        for page in pages {
+            let first = page * PAGE;
+            let mut seen = [const { 0..0 }; QUERIES];
+            for (seen, q) in seen.iter_mut().zip(unit.queries.clone()) {
+                let all = seen_by(q);
+                *seen = all.start.saturating_sub(first).min(PAGE)..all.end.saturating_sub(first).min(PAGE);
+            }
+            let head = cache.head(layer, unit.head, page);
+            let job = PageJob { kind: cache.kind(), head, queries, seen: &seen[..n], dim };
+            look(&job, &mut Gathered { sums: &mut sums[..n], values: &mut *values });
+        }
+        for (q, sums) in sums[..n].iter().enumerate().filter(|(_, sums)| **sums != NOTHING) {
+            take(q, *sums, &values[q * dim..][..dim]);
+        }
+    }
+}
+
+/// Where query `q` of a unit lies among all rows.
+fn place(shape: &Shape<'_>, unit: &Unit, q: usize) -> Range<usize> {
+    let Config { n_head, head_dim, .. } = *shape.config;
+    let (row, head) = (unit.row + q / shape.group, unit.head * shape.group + q % shape.group);
+    let at = (row * n_head + head) * head_dim;
+    at..at + head_dim
+}
+
+/// Writes what queries have gathered, as a mean.
+fn store(shape: &Shape<'_>, unit: &Unit, sums: &[[f32; 2]], values: &[f32], out: &Shared<'_, f32>) {
+    for ((q, sums), values) in unit.queries.clone().zip(sums).zip(values.chunks_exact(shape.config.head_dim)) {
+        // SAFETY: each query is one unit's alone.
+        let out = unsafe { out.slice(place(shape, unit, q)) };
+        out.iter_mut().zip(values).for_each(|(out, v)| *out = v / sums[1]);
     }
 }

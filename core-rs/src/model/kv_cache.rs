@@ -1,41 +1,46 @@
-//! Keys and values of the tokens a conversation has seen, kept outside the model.
+//! Keys and values of the tokens a conversation has seen, kept outside the model, in pages.
 //!
-//! Rows are tokens: `[capacity, n_embd_kv]` per layer for keys and for values, f32, so that a step appends rows in
-//! place and attention reads the first `len` of them. f32 costs twice the memory of llama.cpp's f16 and keeps the
-//! cache exact.
+//! A page holds [`PAGE`] tokens of all layers, head by head in the form that attention reads (`kernels::attend`). Pages
+//! are what conversations will share; until then each has its own.
 
-use candle_core::{DType, Device, Tensor};
+use std::cell::UnsafeCell;
 
 use super::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::{CacheType, PAGE};
 
-/// Tokens by which a cache's memory grows; a growth copies what is there.
-pub const GROWTH_STEP: usize = 256;
+/// Tokens by which a cache's memory grows.
+pub const GROWTH_STEP: usize = PAGE;
+
+/// Bytes that several threads write, head by head.
+struct Page(Box<[UnsafeCell<u8>]>);
+
+// SAFETY: bytes are only read through a shared cache, and only written through a `Writer`, which borrows it for itself.
+unsafe impl Sync for Page {}
+
+impl std::fmt::Debug for Page {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
 
 /// The attention state of one conversation with one model.
 #[derive(Debug)]
 pub struct KvCache {
-    /// Keys and values per layer; empty until the first token.
-    layers: Vec<(Tensor, Tensor)>,
+    /// `[layer][head]` of [`PAGE`] tokens each.
+    pages: Vec<Page>,
+    kind: CacheType,
     n_layer: usize,
-    n_embd_kv: usize,
+    n_head_kv: usize,
+    head_dim: usize,
     n_ctx: usize,
     len: usize,
-    capacity: usize,
-    device: Device,
 }
 
 impl KvCache {
-    pub(super) fn new(config: &Config, device: &Device) -> Self {
-        Self {
-            layers: Vec::new(),
-            n_layer: config.n_layer,
-            n_embd_kv: config.n_embd_kv(),
-            n_ctx: config.n_ctx,
-            len: 0,
-            capacity: 0,
-            device: device.clone(),
-        }
+    pub(super) fn new(config: &Config, kind: CacheType) -> Self {
+        let Config { n_layer, n_head_kv, head_dim, n_ctx, .. } = *config;
+        Self { pages: Vec::with_capacity(n_ctx.div_ceil(PAGE)), kind, n_layer, n_head_kv, head_dim, n_ctx, len: 0 }
     }
 
     /// Tokens held.
@@ -55,67 +60,114 @@ impl KvCache {
 
     /// Bytes of memory held, used or not.
     pub fn bytes(&self) -> usize {
-        2 * self.n_layer * self.capacity * self.n_embd_kv * size_of::<f32>()
+        self.pages.len() * self.page_bytes()
     }
 
-    /// Makes room for `n` more tokens, and fails without a change if the context has none.
-    pub(super) fn reserve(&mut self, n: usize) -> Result<()> {
+    /// How keys and values are kept.
+    pub fn kind(&self) -> CacheType {
+        self.kind
+    }
+
+    /// Makes room for `n` more tokens.
+    ///
+    /// # Errors
+    /// `context_overflow` if the context has none, `overloaded` if the memory has none; nothing has changed then.
+    pub fn reserve(&mut self, n: usize) -> Result<()> {
         let wanted = self.len.saturating_add(n);
         if wanted > self.n_ctx {
             let message =
                 format!("extending the context: expected at most {} tokens, got {} and {n} more", self.n_ctx, self.len);
             return Err(Error::new(ErrorKind::ContextOverflow, message));
         }
-        if wanted > self.capacity {
-            self.grow(wanted.next_multiple_of(GROWTH_STEP).min(self.n_ctx))?;
+        while self.pages.len() * PAGE < wanted {
+            let bytes = self.page_bytes();
+            let mut page = Vec::new();
+            page.try_reserve_exact(bytes).map_err(|_| {
+                let message = format!("extending the context: expected {bytes} bytes of memory, got none");
+                Error::new(ErrorKind::Overloaded, message)
+            })?;
+            page.resize_with(bytes, || UnsafeCell::new(0));
+            self.pages.push(Page(page.into_boxed_slice()));
         }
         Ok(())
     }
 
-    /// Writes `[n, n_embd_kv]` keys and values of a layer behind the tokens held, and returns the layer's whole
-    /// `[capacity, n_embd_kv]` tensors. [`KvCache::advance`] makes the rows count once all layers have theirs.
-    pub(super) fn write(&self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<&(Tensor, Tensor)> {
-        let kept = &self.layers[layer];
-        kept.0.slice_set(keys, 0, self.len)?;
-        kept.1.slice_set(values, 0, self.len)?;
-        Ok(kept)
+    /// A way to write the tokens behind those held into layer `layer`; there is room for them. [`KvCache::advance`] makes
+    /// them count once all layers have theirs.
+    pub(super) fn writer(&mut self, layer: usize) -> Writer<'_> {
+        let head_bytes = self.head_bytes();
+        let layer = layer * self.n_head_kv * head_bytes;
+        Writer { pages: &self.pages[self.len / PAGE..], layer, head_bytes, first: self.len % PAGE, kind: self.kind }
+    }
+
+    /// The part of a page that head `head` of layer `layer` has.
+    pub(super) fn head(&self, layer: usize, head: usize, page: usize) -> &[u8] {
+        let bytes = self.head_bytes();
+        let part = &self.pages[page].0[(layer * self.n_head_kv + head) * bytes..][..bytes];
+        // SAFETY: cells of bytes are bytes, and while the cache is borrowed nobody has a `Writer` of it.
+        unsafe { std::slice::from_raw_parts(part.as_ptr().cast(), part.len()) }
     }
 
     pub(super) fn advance(&mut self, n: usize) {
         self.len += n;
-        debug_assert!(self.len <= self.capacity, "advanced past the reserved rows");
+        debug_assert!(self.len <= self.pages.len() * PAGE, "advanced past the reserved pages");
     }
 
     /// Fails if the cache was made by a model of another shape.
     pub(super) fn check(&self, config: &Config) -> Result<()> {
-        let got = (self.n_layer, self.n_embd_kv, self.n_ctx);
-        let wanted = (config.n_layer, config.n_embd_kv(), config.n_ctx);
+        let got = (self.n_layer, self.n_head_kv, self.head_dim, self.n_ctx);
+        let wanted = (config.n_layer, config.n_head_kv, config.head_dim, config.n_ctx);
         if got == wanted {
             return Ok(());
         }
         Err(Error::internal(format!(
-            "using a cache: expected one of (n_layer, n_embd_kv, n_ctx) = {wanted:?}, got {got:?}"
+            "using a cache: expected one of (n_layer, n_head_kv, head_dim, n_ctx) = {wanted:?}, got {got:?}"
         )))
     }
 
-    /// Layer by layer, so that at most one layer is held twice.
-    fn grow(&mut self, capacity: usize) -> Result<()> {
-        let larger = |old: Option<&Tensor>| -> Result<Tensor> {
-            let new = Tensor::zeros((capacity, self.n_embd_kv), DType::F32, &self.device)?;
-            if let Some(old) = old {
-                new.slice_set(old, 0, 0)?;
-            }
-            Ok(new)
-        };
-        for layer in 0..self.n_layer {
-            let old = self.layers.get(layer);
-            let new = (larger(old.map(|old| &old.0))?, larger(old.map(|old| &old.1))?);
-            match self.layers.get_mut(layer) {
-                Some(slot) => *slot = new,
-                None => self.layers.push(new),
-            }
-        }
-        self.capacity = capacity;
-        Ok(())
+    fn head_bytes(&self) -> usize {
+        self.kind.head_bytes(self.head_dim)
     }
+
+    fn page_bytes(&self) -> usize {
+        self.n_layer * self.n_head_kv * self.head_bytes()
+    }
+}
+
+/// Bytes that a token takes in a cache of `kind`.
+pub fn token_bytes(config: &Config, kind: CacheType) -> usize {
+    config.n_layer * config.n_head_kv * kind.head_bytes(config.head_dim) / PAGE
+}
+
+/// Pages of one layer, written head by head. It borrows the cache for itself.
+pub(super) struct Writer<'a> {
+    pages: &'a [Page],
+    /// Where the layer begins in a page.
+    layer: usize,
+    head_bytes: usize,
+    /// Slot of the first token in the first page.
+    first: usize,
+    kind: CacheType,
+}
+
+impl Writer<'_> {
+    /// Writes key and value of the `token`-th new token for `head`.
+    ///
+    /// # Safety
+    /// Nobody else writes for this head meanwhile.
+    pub(super) unsafe fn write(&self, head: usize, token: usize, key: &[f32], value: &[f32]) {
+        let at = self.first + token;
+        let head = self.layer + head * self.head_bytes;
+        // SAFETY: a head's bytes are nobody else's, by the caller's promise and by the borrow.
+        let bytes = unsafe { bytes_mut(&self.pages[at / PAGE].0[head..head + self.head_bytes]) };
+        self.kind.write(bytes, at % PAGE, key, value);
+    }
+}
+
+/// # Safety
+/// Nobody else reads or writes the cells meanwhile.
+#[allow(clippy::mut_from_ref)] // That is what cells are for.
+unsafe fn bytes_mut(cells: &[UnsafeCell<u8>]) -> &mut [u8] {
+    // SAFETY: a cell is its byte; exclusive by the caller's promise.
+    unsafe { std::slice::from_raw_parts_mut(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
 }

@@ -1,66 +1,53 @@
-//! The forward pass of the Llama family: RMSNorm, rotary attention with grouped heads, SwiGLU, tied or separate output.
+//! The Llama family: weights by name, and passes over batches of conversations.
 
-use std::sync::Arc;
-
-use candle_core::quantized::QTensor;
-use candle_core::{Device, Tensor};
-
-use super::attention::attention;
+use super::batch::{Segment, Workspace};
 use super::config::Config;
+use super::cpu::CpuPass;
 use super::kv_cache::KvCache;
-use super::ops::{add, rms_norm, swiglu};
-use super::rope::{Angles, Rope};
+use super::pass::{Layer, Net, run};
+use super::rope::Rope;
 use crate::error::{Error, Result};
-use crate::kernels::{Linear, forward_shared, on_pool};
+use crate::kernels::{CacheType, Weight};
 
 /// Where weights come from, by GGUF name (`blk.0.attn_q.weight`).
 pub trait TensorSource {
-    /// The tensor of that name on the model's device, or nothing if there is none.
-    fn tensor(&mut self, name: &str) -> Result<Option<QTensor>>;
+    /// The tensor of that name, or nothing if there is none.
+    fn tensor(&mut self, name: &str) -> Result<Option<Weight>>;
 }
 
 /// A model's weights. Immutable: conversations live in caches.
 #[derive(Debug)]
 pub struct Llama {
     config: Config,
-    device: Device,
     rope: Rope,
-    /// `[n_vocab, n_embd]`; only the rows asked for are dequantised.
-    embedding: Arc<QTensor>,
-    layers: Vec<Layer>,
-    output_norm: Tensor,
-    output: Linear,
-}
-
-#[derive(Debug)]
-struct Layer {
-    attn_norm: Tensor,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    attn_output: Linear,
-    ffn_norm: Tensor,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
+    net: Net<Weight, Vec<f32>>,
+    cache_type: CacheType,
 }
 
 impl Llama {
-    /// Takes the weights that `config` calls for from `source`, checking each one's shape.
-    pub fn new(config: Config, source: &mut dyn TensorSource, device: &Device) -> Result<Self> {
+    /// Takes the weights that `config` calls for from `source`, checking each one's shape. Conversations keep keys and
+    /// values as `cache_type`.
+    ///
+    /// # Errors
+    /// `invalid_format` for a tensor that is missing or of another shape; `unsupported` for heads that `cache_type` cannot
+    /// keep.
+    pub fn new(config: Config, source: &mut dyn TensorSource, cache_type: CacheType) -> Result<Self> {
         config.validate()?;
-        let mut weights = Weights { source, device };
-        let factors = weights.optional("rope_freqs.weight", &[config.rope_dim / 2])?;
-        let factors = factors.map(|factors| factors.dequantize(&Device::Cpu)?.to_vec1::<f32>()).transpose()?;
+        if !cache_type.fits(config.head_dim) {
+            let (name, dim) = (cache_type.name(), config.head_dim);
+            let message = format!("keeping keys and values as {name}: expected heads of whole blocks of 32, got {dim}");
+            return Err(Error::unsupported(message));
+        }
+        let mut weights = Weights { source };
+        let factors = weights.optional("rope_freqs.weight", &[config.rope_dim / 2])?.map(|factors| factors.values());
         let rope = Rope::new(&config, factors.as_deref())?;
-        let embedding = Arc::new(weights.required("token_embd.weight", &[config.n_vocab, config.n_embd])?);
-        let layers = (0..config.n_layer).map(|i| Layer::new(&config, i, &mut weights)).collect::<Result<_>>()?;
-        let output_norm = weights.vector("output_norm.weight", config.n_embd)?;
-        let output = match weights.optional("output.weight", &[config.n_vocab, config.n_embd])? {
-            Some(output) => Linear::new(Arc::new(output))?,
-            None => Linear::new(embedding.clone())?,
+        let net = Net {
+            embedding: weights.required("token_embd.weight", &[config.n_vocab, config.n_embd])?,
+            layers: (0..config.n_layer).map(|i| layer(&config, i, &mut weights)).collect::<Result<_>>()?,
+            output_norm: weights.vector("output_norm.weight", config.n_embd)?,
+            output: weights.optional("output.weight", &[config.n_vocab, config.n_embd])?,
         };
-        Ok(Self { config, device: device.clone(), rope, embedding, layers, output_norm, output })
+        Ok(Self { config, rope, net, cache_type })
     }
 
     /// The shape it was made with.
@@ -70,52 +57,27 @@ impl Llama {
 
     /// An empty cache for a conversation with this model.
     pub fn new_cache(&self) -> KvCache {
-        KvCache::new(&self.config, &self.device)
+        KvCache::new(&self.config, self.cache_type)
     }
 
-    /// Appends `tokens` to the cache and returns the `n_vocab` logits that follow the last of them.
+    /// Appends the tokens of each segment to its cache, all in one pass; the workspace then has what is wanted of them.
+    /// What a segment gets does not depend on the others, nor on where its conversation was cut before.
     ///
-    /// After an error the cache holds what it held before.
-    pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        self.run(tokens, cache, |x| self.output.forward(&self.normed(&x.narrow(0, tokens.len() - 1, 1)?)?))
-    }
-
-    /// The same with the logits that follow each of them, `n_vocab` for one token after another.
-    pub fn forward_all(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        self.run(tokens, cache, |x| self.output.forward(&self.normed(x)?))
-    }
-
-    /// Appends `tokens` to the cache and returns the hidden states that logits are made of, `n_embd` for each token.
+    /// After an error every cache holds what it held before.
     ///
-    /// After an error the cache holds what it held before.
-    pub fn hidden(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        self.run(tokens, cache, |x| self.normed(x))
-    }
-
-    /// Runs the layers; `finish` makes of their result `[n, n_embd]` what is asked for.
-    fn run(
-        &self,
-        tokens: &[u32],
-        cache: &mut KvCache,
-        finish: impl Fn(&Tensor) -> Result<Tensor> + Sync,
-    ) -> Result<Vec<f32>> {
-        self.check(tokens)?;
-        cache.check(&self.config)?;
-        on_pool(|| {
-            cache.reserve(tokens.len())?;
-            let angles = self.rope.angles(cache.len(), tokens.len(), &self.device)?;
-            let mut x = self.embedding.embedding(&Tensor::new(tokens, &self.device)?)?;
-            for (i, layer) in self.layers.iter().enumerate() {
-                x = layer.forward(&self.config, &self.rope, &x, &angles, i, cache)?;
-            }
-            let finished = finish(&x)?.flatten_all()?.to_vec1()?;
-            cache.advance(tokens.len());
-            Ok(finished)
-        })
-    }
-
-    fn normed(&self, x: &Tensor) -> Result<Tensor> {
-        rms_norm(x, &self.output_norm, self.config.rms_eps)
+    /// # Errors
+    /// `invalid_request` for a token outside the vocabulary and for a segment without tokens, `context_overflow` for one
+    /// that does not fit.
+    pub fn forward(&self, batch: &mut [Segment<'_>], workspace: &mut Workspace) -> Result<()> {
+        for segment in batch.iter_mut() {
+            self.check(segment.tokens)?;
+            segment.cache.check(&self.config)?;
+            segment.cache.reserve(segment.tokens.len())?;
+        }
+        let mut pass = CpuPass { config: &self.config, rope: &self.rope, batch, workspace };
+        run(&self.net, &mut pass)?;
+        batch.iter_mut().for_each(|segment| segment.cache.advance(segment.tokens.len()));
+        Ok(())
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {
@@ -132,69 +94,42 @@ impl Llama {
     }
 }
 
-impl Layer {
-    fn new(config: &Config, i: usize, weights: &mut Weights<'_>) -> Result<Self> {
-        let Config { n_embd, n_ff, .. } = *config;
-        let (n_q, n_kv) = (config.n_embd_q(), config.n_embd_kv());
-        let name = |part: &str| format!("blk.{i}.{part}.weight");
-        Ok(Self {
-            attn_norm: weights.vector(&name("attn_norm"), n_embd)?,
-            q: weights.linear(&name("attn_q"), n_q, n_embd)?,
-            k: weights.linear(&name("attn_k"), n_kv, n_embd)?,
-            v: weights.linear(&name("attn_v"), n_kv, n_embd)?,
-            attn_output: weights.linear(&name("attn_output"), n_embd, n_q)?,
-            ffn_norm: weights.vector(&name("ffn_norm"), n_embd)?,
-            gate: weights.linear(&name("ffn_gate"), n_ff, n_embd)?,
-            up: weights.linear(&name("ffn_up"), n_ff, n_embd)?,
-            down: weights.linear(&name("ffn_down"), n_embd, n_ff)?,
-        })
-    }
-
-    /// `x [n, n_embd]` to the same shape; keys and values of the tokens go behind those in `cache`.
-    fn forward(
-        &self,
-        config: &Config,
-        rope: &Rope,
-        x: &Tensor,
-        angles: &Angles,
-        i: usize,
-        cache: &KvCache,
-    ) -> Result<Tensor> {
-        let normed = rms_norm(x, &self.attn_norm, config.rms_eps)?;
-        let [q, k, v] = forward_shared([&self.q, &self.k, &self.v], &normed)?;
-        let kept = cache.write(i, &rope.rotate(&k, angles)?, &v)?;
-        let attended = attention(config, &rope.rotate(&q, angles)?, kept, cache.len())?;
-        let x = add(x, &self.attn_output.forward(&attended)?)?;
-        let normed = rms_norm(&x, &self.ffn_norm, config.rms_eps)?;
-        let [gate, up] = forward_shared([&self.gate, &self.up], &normed)?;
-        add(&x, &self.down.forward(&swiglu(&gate, &up)?)?)
-    }
+fn layer(config: &Config, i: usize, weights: &mut Weights<'_>) -> Result<Layer<Weight, Vec<f32>>> {
+    let Config { n_embd, n_ff, .. } = *config;
+    let (n_q, n_kv) = (config.n_embd_q(), config.n_embd_kv());
+    let name = |part: &str| format!("blk.{i}.{part}.weight");
+    Ok(Layer {
+        attn_norm: weights.vector(&name("attn_norm"), n_embd)?,
+        q: weights.required(&name("attn_q"), &[n_q, n_embd])?,
+        k: weights.required(&name("attn_k"), &[n_kv, n_embd])?,
+        v: weights.required(&name("attn_v"), &[n_kv, n_embd])?,
+        attn_output: weights.required(&name("attn_output"), &[n_embd, n_q])?,
+        ffn_norm: weights.vector(&name("ffn_norm"), n_embd)?,
+        gate: weights.required(&name("ffn_gate"), &[n_ff, n_embd])?,
+        up: weights.required(&name("ffn_up"), &[n_ff, n_embd])?,
+        down: weights.required(&name("ffn_down"), &[n_embd, n_ff])?,
+    })
 }
 
 /// A source whose tensors are checked before use.
 struct Weights<'a> {
     source: &'a mut dyn TensorSource,
-    device: &'a Device,
 }
 
 impl Weights<'_> {
-    fn linear(&mut self, name: &str, n_out: usize, n_in: usize) -> Result<Linear> {
-        Linear::new(Arc::new(self.required(name, &[n_out, n_in])?)).map_err(|e| e.context(name))
+    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
+        Ok(self.required(name, &[len])?.values())
     }
 
-    fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
-        Ok(self.required(name, &[len])?.dequantize(self.device)?)
-    }
-
-    fn required(&mut self, name: &str, shape: &[usize]) -> Result<QTensor> {
+    fn required(&mut self, name: &str, shape: &[usize]) -> Result<Weight> {
         self.optional(name, shape)?.ok_or_else(|| {
             Error::invalid_format(format!("reading tensor {name}: expected shape {shape:?}, got no such tensor"))
         })
     }
 
-    fn optional(&mut self, name: &str, shape: &[usize]) -> Result<Option<QTensor>> {
+    fn optional(&mut self, name: &str, shape: &[usize]) -> Result<Option<Weight>> {
         let Some(tensor) = self.source.tensor(name)? else { return Ok(None) };
-        let got = tensor.shape().dims();
+        let got = tensor.shape();
         if got != shape {
             let message = format!("reading tensor {name}: expected shape {shape:?}, got {got:?}");
             return Err(Error::invalid_format(message));

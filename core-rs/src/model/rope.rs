@@ -25,12 +25,6 @@ pub(super) struct Rope {
     head_dim: usize,
 }
 
-/// Cosines and sines `[n, rope_dim / 2]` of `n` consecutive positions.
-pub(super) struct Angles {
-    cos: Tensor,
-    sin: Tensor,
-}
-
 impl Rope {
     /// `factors` divide the frequencies one by one (`rope_freqs.weight` of Llama 3.1 and later).
     pub(super) fn new(config: &Config, factors: Option<&[f32]>) -> Result<Self> {
@@ -56,14 +50,17 @@ impl Rope {
         Ok(Self { frequencies, dynamic, magnitude, head_dim })
     }
 
-    /// Angles of positions `first..first + n`.
-    pub(super) fn angles(&self, first: usize, n: usize, device: &Device) -> Result<Angles> {
-        let angle = |position: usize| self.frequencies_at(position).map(move |f| position as f64 * f);
-        let value = |v: f64| (v * self.magnitude) as f32;
-        let (sin, cos): (Vec<f32>, Vec<f32>) =
-            (first..first + n).flat_map(angle).map(f64::sin_cos).map(|(s, c)| (value(s), value(c))).unzip();
-        let shape = (n, self.frequencies.len());
-        Ok(Angles { cos: Tensor::from_vec(cos, shape, device)?, sin: Tensor::from_vec(sin, shape, device)? })
+    /// Pairs of a head that are rotated.
+    pub(super) fn pairs(&self) -> usize {
+        self.frequencies.len()
+    }
+
+    /// Cosines and sines of each pair at `position`.
+    pub(super) fn angles_at(&self, position: usize, cos: &mut [f32], sin: &mut [f32]) {
+        for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(self.frequencies_at(position)) {
+            let (s, c) = (position as f64 * frequency).sin_cos();
+            (*cos, *sin) = ((c * self.magnitude) as f32, (s * self.magnitude) as f32);
+        }
     }
 
     /// A base that is `growth^(dim / (dim - 2))` times as large leaves the fastest frequency and divides the slowest by
@@ -74,41 +71,6 @@ impl Rope {
         });
         let slowest = (self.frequencies.len() - 1).max(1) as f64;
         self.frequencies.iter().enumerate().map(move |(i, f)| f * growth.powf(-(i as f64) / slowest))
-    }
-
-    /// Rotates every head of `x [n, heads * head_dim]`.
-    pub(super) fn rotate(&self, x: &Tensor, angles: &Angles) -> Result<Tensor> {
-        if on_cpu(x) { self.rotate_slices(x, angles) } else { self.rotate_tensors(x, angles) }
-    }
-
-    fn rotate_slices(&self, x: &Tensor, angles: &Angles) -> Result<Tensor> {
-        let (_, width) = x.dims2()?;
-        let (cos, sin) = (Values::of(&angles.cos)?, Values::of(&angles.sin)?);
-        let half = self.frequencies.len();
-        let mut out = Values::of(x)?.to_vec();
-        for_each_row(&mut out, width, 2 * width, |i, row| {
-            let (cos, sin) = (&cos[i * half..][..half], &sin[i * half..][..half]);
-            for head in row.chunks_exact_mut(self.head_dim) {
-                for (([a, b], cos), sin) in head.as_chunks_mut().0.iter_mut().zip(cos).zip(sin) {
-                    (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
-                }
-            }
-        });
-        Ok(Tensor::from_vec(out, x.shape(), x.device())?)
-    }
-
-    fn rotate_tensors(&self, x: &Tensor, angles: &Angles) -> Result<Tensor> {
-        let (n, width) = x.dims2()?;
-        let (heads, half) = (width / self.head_dim, self.frequencies.len());
-        let x = x.reshape((n, heads, self.head_dim))?;
-        let pairs = x.narrow(2, 0, 2 * half)?.reshape((n, heads, half, 2))?;
-        let (a, b) = (pairs.narrow(3, 0, 1)?.squeeze(3)?, pairs.narrow(3, 1, 1)?.squeeze(3)?);
-        let (cos, sin) = (angles.cos.unsqueeze(1)?, angles.sin.unsqueeze(1)?);
-        let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
-        let second = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;
-        let rotated = Tensor::stack(&[first, second], 3)?.reshape((n, heads, 2 * half))?;
-        let rest = x.narrow(2, 2 * half, self.head_dim - 2 * half)?;
-        Ok(Tensor::cat(&[rotated, rest], 2)?.reshape((n, width))?)
     }
 }
 

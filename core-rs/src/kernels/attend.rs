@@ -1,0 +1,427 @@
+//! Attention over a paged cache, page by page with a running maximum and sum (the online softmax of FlashAttention,
+//! arXiv 2205.14135): scores never take more room than a page.
+//!
+//! A page holds [`PAGE`] tokens. For each key head it has their keys turned, `[dim][token]`, so that a lane stands for a
+//! token and no sum crosses lanes, and their values as they are, `[token][dim]`. Elements are f16, or 8 bits with an f16
+//! scale for each 32 values of a token (ggml's Q8_0), the scales of all tokens together: `[block][token]`.
+//!
+//! What a query gets from the tokens of a chunk ([`CHUNK_PAGES`] pages from a fixed place on) is computed apart and added
+//! up chunk by chunk, so that threads may share a long context and a result still does not depend on who did what.
+
+// Counted loops over small arrays: what an iterator's closure does is not inlined before it gets its features.
+#![allow(clippy::needless_range_loop)]
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::blocks::BLOCK;
+use super::dispatch::active;
+use super::simd::Simd;
+use super::vector::{LANES, exp, sum_lanes};
+
+/// Tokens of a page.
+pub(crate) const PAGE: usize = 32;
+/// Pages of a chunk.
+pub(crate) const CHUNK_PAGES: usize = 8;
+/// Queries that attend together at most: what is read of a page serves them all.
+pub(crate) const QUERIES: usize = 8;
+/// From this many queries on, a page is widened to f32 once for all of them.
+const WIDEN_FROM: usize = 3;
+/// Largest magnitude of an 8-bit element.
+const LARGEST: f32 = 127.0;
+
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheType {
+    /// Half precision.
+    #[default]
+    F16,
+    /// 8 bits and an f16 scale for each 32 values.
+    Q8_0,
+}
+
+impl CacheType {
+    /// Its name, as llama.cpp has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+        }
+    }
+
+    /// The type of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::F16, Self::Q8_0].into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether heads of `dim` values can be kept so.
+    pub fn fits(self, dim: usize) -> bool {
+        self == Self::F16 || dim.is_multiple_of(BLOCK)
+    }
+
+    /// Bytes of the keys (or the values) of one head in a page.
+    const fn part_bytes(self, dim: usize) -> usize {
+        match self {
+            Self::F16 => 2 * PAGE * dim,
+            Self::Q8_0 => PAGE * (dim + 2 * (dim / BLOCK)),
+        }
+    }
+
+    /// Bytes of keys and values of one head in a page.
+    pub(crate) const fn head_bytes(self, dim: usize) -> usize {
+        2 * self.part_bytes(dim)
+    }
+
+    /// Writes key and value of a token to `slot` of a head's part of a page.
+    pub(crate) fn write(self, head: &mut [u8], slot: usize, key: &[f32], value: &[f32]) {
+        let dim = key.len();
+        let (keys, values) = head.split_at_mut(self.part_bytes(dim));
+        match self {
+            Self::F16 => {
+                let half = |v: f32| half::f16::from_f32(v).to_le_bytes();
+                for (d, &v) in key.iter().enumerate() {
+                    keys[2 * (d * PAGE + slot)..][..2].copy_from_slice(&half(v));
+                }
+                for (to, &v) in values[2 * slot * dim..].chunks_exact_mut(2).zip(value) {
+                    to.copy_from_slice(&half(v));
+                }
+            }
+            Self::Q8_0 => {
+                let scales = 2 * PAGE * (dim / BLOCK);
+                for (b, block) in key.chunks_exact(BLOCK).enumerate() {
+                    let (scale, q) = quantised(block);
+                    keys[2 * (b * PAGE + slot)..][..2].copy_from_slice(&scale);
+                    q.iter().enumerate().for_each(|(i, &q)| keys[scales + (b * BLOCK + i) * PAGE + slot] = q as u8);
+                }
+                for (b, block) in value.chunks_exact(BLOCK).enumerate() {
+                    let (scale, q) = quantised(block);
+                    values[2 * (b * PAGE + slot)..][..2].copy_from_slice(&scale);
+                    let to = &mut values[scales + slot * dim + b * BLOCK..][..BLOCK];
+                    to.iter_mut().zip(q).for_each(|(to, q)| *to = q as u8);
+                }
+            }
+        }
+    }
+}
+
+/// A block as Q8_0 has it: the f16 scale, and numbers that fit what is left of it after rounding.
+fn quantised(block: &[f32]) -> ([u8; 2], [i8; BLOCK]) {
+    let top = block.iter().fold(0.0_f32, |top, v| if v.abs() > top || v.is_nan() { v.abs() } else { top });
+    let scale = half::f16::from_f32(top / LARGEST);
+    let inverse = if top > 0.0 { LARGEST / top } else { 0.0 };
+    let mut q = [0; BLOCK];
+    q.iter_mut().zip(block).for_each(|(q, v)| *q = (v * inverse).round() as i8);
+    (scale.to_le_bytes(), q)
+}
+
+/// What some queries of one key head have gathered so far: a largest score, a sum of weights and a weighted sum of
+/// values for each.
+pub(crate) struct Gathered<'a> {
+    /// `[query]`: largest score and sum.
+    pub(crate) sums: &'a mut [[f32; 2]],
+    /// `[query][dim]`.
+    pub(crate) values: &'a mut [f32],
+}
+
+/// Largest score and sum of a query that has seen nothing.
+pub(crate) const NOTHING: [f32; 2] = [f32::NEG_INFINITY, 0.0];
+
+/// Some queries and a page.
+pub(crate) struct PageJob<'a> {
+    pub(crate) kind: CacheType,
+    /// The head's part of the page.
+    pub(crate) head: &'a [u8],
+    /// `[query][dim]`.
+    pub(crate) queries: &'a [f32],
+    /// The tokens of the page that each query sees.
+    pub(crate) seen: &'a [Range<usize>],
+    pub(crate) dim: usize,
+}
+
+/// Adds to what a query has gathered in some chunks what it has gathered in the next.
+pub(crate) fn add_chunk(sums: &mut [f32; 2], values: &mut [f32], more: [f32; 2], more_values: &[f32]) {
+    if more[0] == f32::NEG_INFINITY {
+        return;
+    }
+    if sums[0] == f32::NEG_INFINITY {
+        *sums = more;
+        values.copy_from_slice(more_values);
+        return;
+    }
+    let top = if more[0] > sums[0] { more[0] } else { sums[0] };
+    let (old, new) = (exp(sums[0] - top), exp(more[0] - top));
+    *sums = [top, sums[1] * old + more[1] * new];
+    values.iter_mut().zip(more_values).for_each(|(v, more)| *v = *v * old + more * new);
+}
+
+/// Room for a widened page, on its thread.
+#[derive(Default)]
+pub(super) struct PageScratch {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<PageScratch> = RefCell::default();
+}
+
+/// Lets queries attend to a page, and adds what they get to what they have, on the active instruction set.
+pub(crate) fn look(job: &PageJob<'_>, gathered: &mut Gathered<'_>) {
+    SCRATCH.with_borrow_mut(|scratch| (active().kernels().attend)(job, scratch, gathered));
+}
+
+/// Keys or values of a head as they lie in memory.
+trait Element<S: Simd>: Copy {
+    unsafe fn load(from: *const Self) -> S::Float;
+    unsafe fn one(from: *const Self) -> f32;
+}
+
+/// Bits of an f16.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Half([u8; 2]);
+
+impl<S: Simd> Element<S> for Half {
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> S::Float {
+        // SAFETY: as the caller's.
+        unsafe { S::halves(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn one(from: *const Self) -> f32 {
+        // SAFETY: as the caller's.
+        super::blocks::half_to_f32(u16::from_le_bytes(unsafe { *from }.0))
+    }
+}
+
+impl<S: Simd> Element<S> for i8 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> S::Float {
+        // SAFETY: as the caller's.
+        unsafe { S::signed(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn one(from: *const Self) -> f32 {
+        // SAFETY: as the caller's.
+        f32::from(unsafe { *from })
+    }
+}
+
+impl<S: Simd> Element<S> for f32 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> S::Float {
+        // SAFETY: as the caller's.
+        unsafe { S::floats(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn one(from: *const Self) -> f32 {
+        // SAFETY: as the caller's.
+        unsafe { *from }
+    }
+}
+
+/// A head's part of a page by pointers; scales are null where there are none.
+#[derive(Clone, Copy)]
+struct Parts<K> {
+    keys: *const K,
+    key_scales: *const u8,
+    values: *const K,
+    value_scales: *const u8,
+}
+
+/// Lets queries attend to a page, and adds what they get to what they have. `N` vectors are [`PAGE`] lanes.
+///
+/// # Safety
+/// The CPU has the instructions of `S`.
+#[inline(always)]
+pub(super) unsafe fn attend<S: Simd, const N: usize>(
+    job: &PageJob<'_>,
+    scratch: &mut PageScratch,
+    gathered: &mut Gathered<'_>,
+) {
+    const { assert!(N * S::LANES == PAGE && PAGE == BLOCK) };
+    let (dim, n) = (job.dim, job.seen.len());
+    assert!(job.head.len() == job.kind.head_bytes(dim) && job.kind.fits(dim), "bytes of a page");
+    assert!(n <= QUERIES && job.queries.len() == n * dim && job.seen.iter().all(|seen| seen.end <= PAGE), "queries");
+    assert!(gathered.sums.len() == n && gathered.values.len() == n * dim, "room for what is gathered");
+    let (keys, values) = job.head.split_at(job.kind.part_bytes(dim));
+    // SAFETY: the parts are as long as the assertions say.
+    unsafe {
+        match job.kind {
+            CacheType::F16 => {
+                let null = std::ptr::null();
+                let parts = Parts::<Half> {
+                    keys: keys.as_ptr().cast(),
+                    key_scales: null,
+                    values: values.as_ptr().cast(),
+                    value_scales: null,
+                };
+                with_width::<S, Half, false, N>(job, parts, scratch, gathered);
+            }
+            CacheType::Q8_0 => {
+                let scales = 2 * PAGE * (dim / BLOCK);
+                let parts = Parts::<i8> {
+                    keys: keys[scales..].as_ptr().cast(),
+                    key_scales: keys.as_ptr(),
+                    values: values[scales..].as_ptr().cast(),
+                    value_scales: values.as_ptr(),
+                };
+                with_width::<S, i8, true, N>(job, parts, scratch, gathered);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn with_width<S: Simd, K: Element<S>, const SCALED: bool, const N: usize>(
+    job: &PageJob<'_>,
+    parts: Parts<K>,
+    scratch: &mut PageScratch,
+    gathered: &mut Gathered<'_>,
+) {
+    // SAFETY: as `attend`; a widened page has as many elements.
+    unsafe {
+        if job.seen.len() < WIDEN_FROM {
+            return page::<S, K, SCALED, N>(job, parts, gathered);
+        }
+        let len = PAGE * job.dim;
+        scratch.keys.resize(len, 0.0);
+        scratch.values.resize(len, 0.0);
+        for i in (0..len).step_by(S::LANES) {
+            S::store(scratch.keys.as_mut_ptr().add(i), K::load(parts.keys.add(i)));
+            S::store(scratch.values.as_mut_ptr().add(i), K::load(parts.values.add(i)));
+        }
+        let Parts { key_scales, value_scales, .. } = parts;
+        let (keys, values) = (scratch.keys.as_ptr(), scratch.values.as_ptr());
+        page::<S, f32, SCALED, N>(job, Parts { keys, key_scales, values, value_scales }, gathered);
+    }
+}
+
+#[inline(always)]
+unsafe fn page<S: Simd, K: Element<S>, const SCALED: bool, const N: usize>(
+    job: &PageJob<'_>,
+    parts: Parts<K>,
+    gathered: &mut Gathered<'_>,
+) {
+    let (dim, scale) = (job.dim, 1.0 / (job.dim as f32).sqrt());
+    for (i, seen) in job.seen.iter().enumerate() {
+        if seen.is_empty() {
+            continue;
+        }
+        let mut weights = [0.0; PAGE];
+        let sums = &mut gathered.sums[i];
+        let values = &mut gathered.values[i * dim..][..dim];
+        // SAFETY: as `attend`; the query has `dim` values.
+        unsafe {
+            scores::<S, K, SCALED, N>(&job.queries[i * dim..][..dim], parts, &mut weights);
+            let shrink = weigh(&mut weights, seen, scale, sums);
+            if shrink != 1.0 {
+                values.iter_mut().for_each(|v| *v *= shrink);
+            }
+            add_values::<S, K, SCALED, N>(&weights, seen, parts, values);
+        }
+    }
+}
+
+/// Products of a query with the keys of all tokens of the page, a lane for each.
+#[inline(always)]
+unsafe fn scores<S: Simd, K: Element<S>, const SCALED: bool, const N: usize>(
+    query: &[f32],
+    parts: Parts<K>,
+    out: &mut [f32; PAGE],
+) {
+    // SAFETY: keys are `[dim][PAGE]`, scales `[dim / BLOCK][PAGE]`.
+    unsafe {
+        let mut total = [S::splat(0.0); N];
+        let step = if SCALED { BLOCK } else { query.len() };
+        for (b, query) in query.chunks(step.max(1)).enumerate() {
+            let keys = parts.keys.add(b * step * PAGE);
+            let mut sums = [S::splat(0.0); N];
+            for d in 0..query.len() {
+                let q = S::splat(query[d]);
+                for v in 0..N {
+                    sums[v] = S::mul_add(q, K::load(keys.add(d * PAGE + v * S::LANES)), sums[v]);
+                }
+            }
+            for v in 0..N {
+                total[v] = if SCALED {
+                    let scales = S::halves(parts.key_scales.add(2 * (b * PAGE + v * S::LANES)));
+                    S::mul_add(scales, sums[v], total[v])
+                } else {
+                    sums[v]
+                };
+            }
+        }
+        for v in 0..N {
+            S::store(out.as_mut_ptr().add(v * S::LANES), total[v]);
+        }
+    }
+}
+
+/// Makes scores weights relative to the largest score so far, and returns what older sums must be multiplied by.
+#[inline(always)]
+fn weigh(weights: &mut [f32; PAGE], seen: &Range<usize>, scale: f32, sums: &mut [f32; 2]) -> f32 {
+    let mut top = sums[0];
+    for i in 0..PAGE {
+        // A score that is not a number must not be lost: the maximum of the others would hide it.
+        let visible = i >= seen.start && i < seen.end;
+        weights[i] = if visible { weights[i] * scale } else { f32::NEG_INFINITY };
+        top = if weights[i] > top { weights[i] } else { top };
+    }
+    let mut lanes = [0.0; LANES];
+    for i in 0..PAGE {
+        let visible = i >= seen.start && i < seen.end;
+        weights[i] = if visible { exp(weights[i] - top) } else { 0.0 };
+        lanes[i % LANES] += weights[i];
+    }
+    let sum = sum_lanes(lanes);
+    let shrink = if sums[0] == f32::NEG_INFINITY { 0.0 } else { exp(sums[0] - top) };
+    let shrink = if top == sums[0] { 1.0 } else { shrink };
+    *sums = [top, sums[1] * shrink + sum];
+    shrink
+}
+
+/// Adds the values of the tokens that are seen, times their weights.
+#[inline(always)]
+unsafe fn add_values<S: Simd, K: Element<S>, const SCALED: bool, const N: usize>(
+    weights: &[f32; PAGE],
+    seen: &Range<usize>,
+    parts: Parts<K>,
+    out: &mut [f32],
+) {
+    let dim = out.len();
+    let whole = dim / BLOCK * BLOCK;
+    // SAFETY: values are `[PAGE][dim]`, scales `[dim / BLOCK][PAGE]`; `seen` is inside the page.
+    unsafe {
+        for at in (0..whole).step_by(BLOCK) {
+            let mut sums = [S::splat(0.0); N];
+            for v in 0..N {
+                sums[v] = S::floats(out.as_ptr().add(at + v * S::LANES));
+            }
+            for t in seen.start..seen.end {
+                let weight = if SCALED {
+                    let scale = parts.value_scales.add(2 * (at / BLOCK * PAGE + t)).cast::<Half>();
+                    weights[t] * <Half as Element<S>>::one(scale)
+                } else {
+                    weights[t]
+                };
+                let weight = S::splat(weight);
+                for v in 0..N {
+                    let values = K::load(parts.values.add(t * dim + at + v * S::LANES));
+                    sums[v] = S::mul_add(weight, values, sums[v]);
+                }
+            }
+            for v in 0..N {
+                S::store(out.as_mut_ptr().add(at + v * S::LANES), sums[v]);
+            }
+        }
+        for d in whole..dim {
+            for t in seen.start..seen.end {
+                out[d] += weights[t] * K::one(parts.values.add(t * dim + d));
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Products of packed weights with quantised activations: one form for all formats and instruction sets.
+//!
+//! For a few tokens, numbers are put together in registers from what is packed: as fast as memory gives it. For many, a
+//! panel is unpacked once into a scratch. Either way each token's floats are added block by block in the same order, so a
+//! result does not depend on the tokens beside it.
+//!
+//! Functions are inlined into those of the tables that carry an instruction set's features.
+
+// Counted loops over small arrays: what an iterator's closure does is not inlined before it gets its features.
+#![allow(clippy::needless_range_loop)]
+
+use std::ops::Range;
+
+use super::activations::{Activations, Token};
+use super::blocks::{BLOCK, Format};
+use super::layout::{self, GROUP, GROUPS, Layout, PANEL};
+use super::simd::Simd;
+
+/// For no more tokens than these, unpacking a panel beforehand does not pay.
+const FEW_TOKENS: usize = 4;
+
+/// One panel of a packed matrix.
+#[derive(Clone, Copy)]
+pub(super) struct PanelRef<'a> {
+    pub(super) format: Format,
+    pub(super) bytes: &'a [u8],
+    pub(super) k: usize,
+}
+
+/// An unpacked panel: numbers as [`Simd::dot`] wants them, `[group][row][value]`, and scales and sides of each row. Kept
+/// by a thread from one product to the next.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    q: Vec<u8>,
+    scale: Vec<f32>,
+    side: Vec<f32>,
+}
+
+/// Weights that a tile is multiplied with.
+trait Weights<S: Simd>: Copy {
+    unsafe fn group(self, b: usize, g: usize, first: usize) -> S::Int;
+    unsafe fn sides(self, b: usize, s: usize, first: usize) -> (S::Float, S::Float);
+    unsafe fn prefetch(self, b: usize);
+}
+
+/// Weights as they are packed.
+struct Packed<L>(*const u8, std::marker::PhantomData<L>);
+
+impl<L> Clone for Packed<L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<L> Copy for Packed<L> {}
+
+impl<S: Simd, L: Layout> Weights<S> for Packed<L> {
+    #[inline(always)]
+    unsafe fn group(self, b: usize, g: usize, first: usize) -> S::Int {
+        // SAFETY: as the tile asks.
+        unsafe { layout::group::<S, L>(self.0, b, g, first) }
+    }
+
+    #[inline(always)]
+    unsafe fn sides(self, b: usize, s: usize, first: usize) -> (S::Float, S::Float) {
+        // SAFETY: as the tile asks.
+        unsafe { layout::sides::<S, L>(self.0, b, s, first) }
+    }
+
+    /// Memory is read once, in order; the processor's own look ahead ends at a page.
+    #[inline(always)]
+    unsafe fn prefetch(self, b: usize) {
+        const AHEAD: usize = 2048;
+        if b % L::SHAPE.blocks == 0 {
+            let from = self.0.wrapping_add(b / L::SHAPE.blocks * L::SHAPE.stored() + AHEAD);
+            for line in 0..L::SHAPE.stored() / 64 {
+                // SAFETY: an address to be asked for may lie anywhere.
+                unsafe { S::prefetch(from.wrapping_add(line * 64)) };
+            }
+        }
+    }
+}
+
+/// Weights in a scratch, with `SCALES` scales to a block.
+#[derive(Clone, Copy)]
+struct Unpacked<const SCALES: usize> {
+    q: *const u8,
+    scale: *const f32,
+    side: *const f32,
+}
+
+impl<S: Simd, const SCALES: usize> Weights<S> for Unpacked<SCALES> {
+    #[inline(always)]
+    unsafe fn group(self, b: usize, g: usize, first: usize) -> S::Int {
+        // SAFETY: as the tile asks.
+        unsafe { S::load(self.q.add(((b * GROUPS + g) * PANEL + first) * GROUP)) }
+    }
+
+    #[inline(always)]
+    unsafe fn sides(self, b: usize, s: usize, first: usize) -> (S::Float, S::Float) {
+        let at = (b * SCALES + s) * PANEL + first;
+        // SAFETY: as the tile asks.
+        unsafe { (S::floats(self.scale.add(at)), S::floats(self.side.add(at))) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(self, _: usize) {}
+}
+
+/// Dot products of a panel's rows with the activations of `tokens`. `FEW` vectors of rows are multiplied at once with a
+/// few tokens, and one with `MANY` tokens. `SCALES` are the layout's.
+///
+/// # Safety
+/// The CPU has the instructions of `S`.
+#[inline(always)]
+pub(super) unsafe fn product<S: Simd, L: Layout, const SCALES: usize, const FEW: usize, const MANY: usize>(
+    scratch: &mut Scratch,
+    panel: PanelRef<'_>,
+    x: &Activations,
+    tokens: Range<usize>,
+    out: &mut [[f32; PANEL]],
+) {
+    assert!(x.k() == panel.k && tokens.end <= x.len() && out.len() == tokens.len(), "shapes of a panel");
+    assert!(panel.format == L::FORMAT, "format of a panel");
+    const { assert!(L::SHAPE.scales == SCALES && PANEL.is_multiple_of(S::LANES * FEW)) };
+    assert_eq!(panel.bytes.len(), L::SHAPE.panel(panel.k), "bytes of a panel");
+    let (blocks, first) = (panel.k / BLOCK, tokens.start);
+    let packed = Packed::<L>(panel.bytes.as_ptr(), std::marker::PhantomData);
+    // SAFETY: the panel has `blocks` blocks, by its length, and so has each token, by the assertion above.
+    unsafe {
+        match out {
+            [] => {}
+            [_] => tile::<S, L, _, FEW, 1>(packed, blocks, x, first, out),
+            [_, _] => tile::<S, L, _, FEW, 2>(packed, blocks, x, first, out),
+            [_, _, _] => tile::<S, L, _, 1, 3>(packed, blocks, x, first, out),
+            _ if out.len() <= FEW_TOKENS => tile::<S, L, _, 1, 4>(packed, blocks, x, first, out),
+            _ => {
+                unpack::<S, L>(panel.bytes.as_ptr(), blocks, scratch);
+                let (q, scale, side) = (scratch.q.as_ptr(), scratch.scale.as_ptr(), scratch.side.as_ptr());
+                let unpacked = Unpacked::<SCALES> { q, scale, side };
+                let (many, rest) = out.split_at_mut(out.len() / MANY * MANY);
+                for (i, out) in many.chunks_exact_mut(MANY).enumerate() {
+                    tile::<S, L, _, 1, MANY>(unpacked, blocks, x, first + i * MANY, out);
+                }
+                let first = first + many.len();
+                let (twos, one) = rest.split_at_mut(rest.len() / 2 * 2);
+                for (i, out) in twos.chunks_exact_mut(2).enumerate() {
+                    tile::<S, L, _, 1, 2>(unpacked, blocks, x, first + i * 2, out);
+                }
+                if !one.is_empty() {
+                    tile::<S, L, _, 1, 1>(unpacked, blocks, x, first + twos.len(), one);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The panel has `blocks` blocks; the CPU has the instructions of `S`.
+#[inline(always)]
+unsafe fn unpack<S: Simd, L: Layout>(panel: *const u8, blocks: usize, scratch: &mut Scratch) {
+    let shape = L::SHAPE;
+    let scales = blocks * shape.scales * PANEL;
+    if scratch.q.len() < blocks * BLOCK * PANEL || scratch.scale.len() < scales {
+        scratch.q.resize(blocks * BLOCK * PANEL, 0);
+        scratch.scale.resize(scales, 0.0);
+        scratch.side.resize(scales, 0.0);
+    }
+    for b in 0..blocks {
+        for first in (0..PANEL).step_by(S::LANES) {
+            // SAFETY: the vectors are as long as made above.
+            unsafe {
+                for g in 0..GROUPS {
+                    let to = scratch.q.as_mut_ptr().add(((b * GROUPS + g) * PANEL + first) * GROUP);
+                    to.cast::<S::Int>().write_unaligned(layout::group::<S, L>(panel, b, g, first));
+                }
+                for s in 0..shape.scales {
+                    let at = (b * shape.scales + s) * PANEL + first;
+                    let (scale, side) = layout::sides::<S, L>(panel, b, s, first);
+                    S::store(scratch.scale.as_mut_ptr().add(at), scale);
+                    S::store(scratch.side.as_mut_ptr().add(at), side);
+                }
+            }
+        }
+    }
+}
+
+/// Products of all rows with `T` tokens from `first` on, `V` vectors of rows at a time.
+///
+/// # Safety
+/// Weights and tokens have `blocks` blocks; `out` is `T` long; the CPU has the instructions of `S`.
+#[inline(always)]
+unsafe fn tile<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize>(
+    w: W,
+    blocks: usize,
+    x: &Activations,
+    first: usize,
+    out: &mut [[f32; PANEL]],
+) {
+    let mut tokens = [x.token(first); T];
+    for t in 1..T {
+        tokens[t] = x.token(first + t);
+    }
+    let mut row = 0;
+    while row < PANEL {
+        // SAFETY: as this function asks; `row + V * S::LANES <= PANEL`, which `V` vectors divide.
+        let sums = unsafe { rows::<S, L, W, V, T>(w, blocks, &tokens, row) };
+        for t in 0..T {
+            for v in 0..V {
+                // SAFETY: the lanes are inside the row of `PANEL` floats.
+                unsafe { S::store(out[t].as_mut_ptr().add(row + v * S::LANES), sums[t][v]) };
+            }
+        }
+        row += V * S::LANES;
+    }
+}
+
+/// The same for `V` vectors of rows from `row` on.
+///
+/// # Safety
+/// As [`tile`]; the rows are in the panel.
+#[inline(always)]
+unsafe fn rows<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize>(
+    w: W,
+    blocks: usize,
+    tokens: &[Token; T],
+    row: usize,
+) -> [[S::Float; V]; T] {
+    let scales = L::SHAPE.scales;
+    // SAFETY: as this function asks, and block b is one of `blocks`.
+    unsafe {
+        let mut sums = [[S::splat(0.0); V]; T];
+        for b in 0..blocks {
+            w.prefetch(b);
+            for s in 0..scales {
+                let dots = dots::<S, L, W, V, T>(w, b, s, tokens, row);
+                let mut scale = [S::splat(0.0); V];
+                let mut side = [S::splat(0.0); V];
+                for v in 0..V {
+                    (scale[v], side[v]) = w.sides(b, s, row + v * S::LANES);
+                }
+                for t in 0..T {
+                    let x_side = if scales == 1 { *tokens[t].side.add(b) } else { (*tokens[t].half_sides.add(b))[s] };
+                    let (x_scale, x_side) = (S::splat(*tokens[t].scale.add(b)), S::splat(x_side));
+                    for v in 0..V {
+                        let sum = S::mul_add(S::mul(scale[v], x_scale), S::float(dots[t][v]), sums[t][v]);
+                        sums[t][v] = S::mul_add(side[v], x_side, sum);
+                    }
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// Integer products of block `b`, or of half `s` of it.
+///
+/// # Safety
+/// As [`rows`].
+#[inline(always)]
+unsafe fn dots<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize>(
+    w: W,
+    b: usize,
+    s: usize,
+    tokens: &[Token; T],
+    row: usize,
+) -> [[S::Int; V]; T] {
+    let per_scale = GROUPS / L::SHAPE.scales;
+    let chunk = S::CHUNK[L::SHAPE.bits as usize];
+    let chunk = if chunk < per_scale { chunk } else { per_scale };
+    // SAFETY: as this function asks; groups are below GROUPS.
+    unsafe {
+        let mut sums = [[S::none(); V]; T];
+        for c in 0..per_scale / chunk {
+            let mut narrow = [[S::none(); V]; T];
+            for i in 0..chunk {
+                let g = s * per_scale + c * chunk + i;
+                let mut group = [S::none(); V];
+                for v in 0..V {
+                    group[v] = w.group(b, g, row + v * S::LANES);
+                }
+                for t in 0..T {
+                    let x = S::group(tokens[t].q.add(b * BLOCK + g * GROUP));
+                    for v in 0..V {
+                        narrow[t][v] = dot::<S, L>(narrow[t][v], group[v], x);
+                    }
+                }
+            }
+            for t in 0..T {
+                for v in 0..V {
+                    let wide = widen::<S, L>(narrow[t][v]);
+                    sums[t][v] = if c == 0 { wide } else { S::add_int(sums[t][v], wide) };
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// [`Simd::dot`] for the bits of a layout, which no constant of a type may name in a type.
+#[inline(always)]
+unsafe fn dot<S: Simd, L: Layout>(sum: S::Int, w: S::Int, x: S::Int) -> S::Int {
+    // SAFETY: as the caller's.
+    unsafe {
+        match L::SHAPE.bits {
+            8 => S::dot::<8>(sum, w, x),
+            _ => S::dot::<6>(sum, w, x),
+        }
+    }
+}
+
+/// [`Simd::widen`] for the bits of a layout.
+#[inline(always)]
+unsafe fn widen<S: Simd, L: Layout>(sum: S::Int) -> S::Int {
+    // SAFETY: as the caller's.
+    unsafe {
+        match L::SHAPE.bits {
+            8 => S::widen::<8>(sum),
+            _ => S::widen::<6>(sum),
+        }
+    }
+}
