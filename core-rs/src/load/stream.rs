@@ -129,7 +129,7 @@ mod tests {
         let (mut cache, mut ids) = (model.new_cache(), tokenizer.encode(&["Once upon a time"]).expect("text"));
         let mut fed = 0;
         for _ in 0..24 {
-            let logits = model.forward(&ids[fed..], &mut cache).expect("logits");
+            let logits = model.logits(&ids[fed..], &mut cache).expect("logits");
             fed = ids.len();
             let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).expect("vocabulary");
             ids.push(best as u32);

@@ -58,8 +58,12 @@ impl KvCache {
         2 * self.n_layer * self.capacity * self.n_embd_kv * size_of::<f32>()
     }
 
-    /// Makes room for `n` more tokens, and fails without a change if the context has none.
-    pub(super) fn reserve(&mut self, n: usize) -> Result<()> {
+    /// Makes room for `n` more tokens, and fails without a change if the context has none: a conversation that has
+    /// reserved its part cannot make a pass of several fail for want of room.
+    ///
+    /// # Errors
+    /// `context_overflow` when the context has no room.
+    pub fn reserve(&mut self, n: usize) -> Result<()> {
         let wanted = self.len.saturating_add(n);
         if wanted > self.n_ctx {
             let message =

@@ -6,6 +6,7 @@ use candle_core::quantized::QTensor;
 use candle_core::{Device, Tensor};
 
 use super::attention::attention;
+use super::batch::{Segment, Wanted, Workspace};
 use super::config::Config;
 use super::kv_cache::KvCache;
 use super::ops::{add, rms_norm, swiglu};
@@ -73,44 +74,52 @@ impl Llama {
         KvCache::new(&self.config, &self.device)
     }
 
-    /// Appends `tokens` to the cache and returns the `n_vocab` logits that follow the last of them.
+    /// Appends the tokens of each segment to its cache and puts what is wanted of them into `workspace`.
     ///
-    /// After an error the cache holds what it held before.
-    pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        self.run(tokens, cache, |x| self.output.forward(&self.normed(&x.narrow(0, tokens.len() - 1, 1)?)?))
+    /// A segment's rows do not depend on the others. After an error every cache holds what it held before.
+    pub fn forward(&self, batch: &mut [Segment<'_>], workspace: &mut Workspace) -> Result<()> {
+        workspace.output.clear();
+        for at in 0..batch.len() {
+            if let Err(error) = self.append(&mut batch[at], &mut workspace.output) {
+                for done in &mut batch[..at] {
+                    done.cache.truncate(done.cache.len() - done.tokens.len());
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
-    /// The same with the logits that follow each of them, `n_vocab` for one token after another.
-    pub fn forward_all(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        self.run(tokens, cache, |x| self.output.forward(&self.normed(x)?))
+    /// A pass of one conversation: appends `tokens` to the cache and returns the logits that follow the last of them.
+    pub fn logits(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+        let mut workspace = Workspace::default();
+        self.forward(&mut [Segment { tokens, cache, wanted: Wanted::Last }], &mut workspace)?;
+        Ok(workspace.output)
     }
 
-    /// Appends `tokens` to the cache and returns the hidden states that logits are made of, `n_embd` for each token.
-    ///
-    /// After an error the cache holds what it held before.
-    pub fn hidden(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        self.run(tokens, cache, |x| self.normed(x))
-    }
-
-    /// Runs the layers; `finish` makes of their result `[n, n_embd]` what is asked for.
-    fn run(
-        &self,
-        tokens: &[u32],
-        cache: &mut KvCache,
-        finish: impl Fn(&Tensor) -> Result<Tensor> + Sync,
-    ) -> Result<Vec<f32>> {
+    /// One segment; its rows go behind those in `output`.
+    fn append(&self, segment: &mut Segment<'_>, output: &mut Vec<f32>) -> Result<()> {
+        let Segment { tokens, cache, wanted } = segment;
         self.check(tokens)?;
         cache.check(&self.config)?;
         on_pool(|| {
             cache.reserve(tokens.len())?;
             let angles = self.rope.angles(cache.len(), tokens.len(), &self.device)?;
-            let mut x = self.embedding.embedding(&Tensor::new(tokens, &self.device)?)?;
+            let mut x = self.embedding.embedding(&Tensor::new(*tokens, &self.device)?)?;
             for (i, layer) in self.layers.iter().enumerate() {
                 x = layer.forward(&self.config, &self.rope, &x, &angles, i, cache)?;
             }
-            let finished = finish(&x)?.flatten_all()?.to_vec1()?;
+            let rows = match wanted {
+                Wanted::Nothing => None,
+                Wanted::Last => Some(self.output.forward(&self.normed(&x.narrow(0, tokens.len() - 1, 1)?)?)?),
+                Wanted::Each => Some(self.output.forward(&self.normed(&x)?)?),
+                Wanted::Hidden => Some(self.normed(&x)?),
+            };
+            if let Some(rows) = rows {
+                output.extend(rows.flatten_all()?.to_vec1::<f32>()?);
+            }
             cache.advance(tokens.len());
-            Ok(finished)
+            Ok(())
         })
     }
 

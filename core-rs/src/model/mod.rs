@@ -8,6 +8,7 @@
 //! it is.
 
 mod attention;
+mod batch;
 mod config;
 mod kv_cache;
 mod llama;
@@ -16,6 +17,7 @@ mod rope;
 #[cfg(test)]
 mod tests;
 
+pub use batch::{Segment, Wanted, Workspace};
 pub use config::{Config, RopeScaling, Yarn};
 pub use kv_cache::{GROWTH_STEP, KvCache};
 pub use llama::{Llama, TensorSource};

@@ -39,7 +39,7 @@ pub struct HostConfig {
     pub lora: Vec<PathBuf>,
     /// Use less context than the model allows.
     pub context_length: Option<usize>,
-    /// Conversations that take turns; see `Limits`.
+    /// Conversations that share the model; see `Limits`.
     pub max_running: Option<usize>,
     /// Requests that may wait; see `Limits`.
     pub max_waiting: Option<usize>,
