@@ -56,7 +56,7 @@ pub enum HostEvent {
 pub struct Stats {
     /// Requests that wait for a place.
     pub waiting: usize,
-    /// Requests that take turns on the model.
+    /// Requests that share the model.
     pub running: usize,
     /// Tokens generated since the host was opened.
     pub generated_tokens: u64,

@@ -41,7 +41,7 @@ fn generate(loaded: &Loaded, ids: &[u32], n: usize) -> Vec<u32> {
     let (mut cache, mut ids, mut fed) = (loaded.model.new_cache(), ids.to_vec(), 0);
     let prompt = ids.len();
     for _ in 0..n {
-        let logits = loaded.model.forward(&ids[fed..], &mut cache).expect("logits");
+        let logits = loaded.model.logits(&ids[fed..], &mut cache).expect("logits");
         fed = ids.len();
         ids.push((0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).expect("vocabulary") as u32);
     }

@@ -135,7 +135,7 @@ fn check_prompt(tokenizer: &Tokenizer, model: &Llama, prompt: &Prompt, near_tie:
     assert_eq!(&tokenizer.encode(&[text]).expect("encodes"), ids, "{name}");
     assert_eq!(steps.len(), 64);
     let mut cache = model.new_cache();
-    let mut logits = model.forward(ids, &mut cache).expect("prefill");
+    let mut logits = model.logits(ids, &mut cache).expect("prefill");
     for (at, &(id, logit, second, second_logit)) in steps.iter().enumerate() {
         distance.add(logits[id as usize] - logit);
         distance.add(logits[second as usize] - second_logit);
@@ -144,7 +144,7 @@ fn check_prompt(tokenizer: &Tokenizer, model: &Llama, prompt: &Prompt, near_tie:
             assert!(logit - second_logit < near_tie, "{name}, step {at}: expected {id}, got {best:?}");
             distance.differing += 1;
         }
-        logits = model.forward(&[id], &mut cache).expect("a step");
+        logits = model.logits(&[id], &mut cache).expect("a step");
     }
 }
 
@@ -163,7 +163,7 @@ fn check_greedy(tokenizer: &Tokenizer, model: &Llama, file: &str) {
 fn check_prefill(model: &Llama, golden: &Greedy) {
     let Prefill { prompt: name, top } = &golden.prefill;
     let prompt = golden.prompts.iter().find(|p| &p.name == name).expect("the prompt of the prefill check");
-    let logits = model.forward(&prompt.ids, &mut model.new_cache()).expect("prefill");
+    let logits = model.logits(&prompt.ids, &mut model.new_cache()).expect("prefill");
     assert_eq!(top.len(), 20);
     for &(id, want) in top {
         let got = logits[id as usize];

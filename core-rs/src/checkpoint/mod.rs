@@ -29,6 +29,7 @@ pub(crate) use self::rows::{gguf_row, row_shape};
 use crate::error::{Error, Result};
 use crate::formats::gguf::{self, Gguf, TensorInfo};
 use crate::load::{self, Loaded, Plan, Progress};
+use crate::kernels::{CacheType, PANEL, Weight};
 use crate::model::{Config, TensorSource};
 use crate::tokenizer::Tokenizer;
 
@@ -143,9 +144,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Plan::finish`], and whatever `progress` returns.
-    pub fn load(&self, plan: Plan, progress: &mut Progress) -> Result<Loaded> {
+    pub fn load(&self, plan: Plan, cache_type: CacheType, progress: &mut Progress) -> Result<Loaded> {
         let by_name = self.head.tensors.iter().enumerate().map(|(i, info)| (info.name.as_str(), i)).collect();
-        plan.finish(&mut Reader { checkpoint: self, by_name, done: 0, total: self.weight_bytes(), progress })
+        let mut reader = Reader { checkpoint: self, by_name, done: 0, total: self.weight_bytes(), progress };
+        plan.finish(&mut reader, cache_type)
     }
 }
 
@@ -234,7 +236,7 @@ impl Reader<'_, '_> {
     fn read(&mut self, index: usize) -> Result<Weight> {
         let (info, rows) = (&self.checkpoint.head.tensors[index], self.checkpoint.rows(index)?);
         let mut filling = load::open(info)?;
-        let step = (PIECE_BYTES / rows.row_bytes().max(1)).max(1);
+        let step = (PIECE_BYTES / rows.row_bytes().max(1)).max(1).next_multiple_of(PANEL);
         let mut piece = Vec::new();
         for first in (0..rows.n_rows()).step_by(step) {
             let some = first..rows.n_rows().min(first + step);

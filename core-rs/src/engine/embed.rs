@@ -6,8 +6,9 @@
 use super::event::{EventKind, RequestId};
 use super::lm::CausalLm;
 use super::request::{Fields, wanted};
-use super::sequence::PREFILL_CHUNK;
+use super::room::Room;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Segment, Wanted};
 
 /// Longest vector: it leaves in one record, and every record fits into the reader's buffer.
 pub const MAX_EMBEDDING: usize = 60_000;
@@ -58,6 +59,8 @@ pub(super) struct Embedding<M: CausalLm> {
     cache: M::Cache,
     /// Prompt tokens already in the cache.
     done: usize,
+    /// How many that follow them go into the next pass; 0: it takes no part.
+    share: usize,
     /// What has been pooled of them, in f64: thousands of tokens are added up.
     pooled: Vec<f64>,
 }
@@ -71,23 +74,41 @@ impl<M: CausalLm> Embedding<M> {
             return Err(Error::unsupported(message));
         }
         let pooled = vec![0.0; length];
-        Ok(Self { id, prompt, pooling: request.pooling, cache: model.new_cache(), done: 0, pooled })
+        Ok(Self { id, prompt, pooling: request.pooling, cache: model.new_cache(), done: 0, share: 0, pooled })
     }
 
-    /// One piece of work, a chunk of the prompt. Returns whether it was the last.
-    pub fn advance(&mut self, model: &M, emit: &mut dyn FnMut(EventKind)) -> Result<bool> {
-        let end = self.prompt.len().min(self.done + PREFILL_CHUNK);
-        let states = model.hidden(&self.prompt[self.done..end], &mut self.cache)?;
-        self.done = end;
-        states.chunks_exact(self.pooled.len()).for_each(|state| self.take(state));
-        if end < self.prompt.len() {
+    /// Settle which chunk of the prompt it brings to the next pass; none if it `rests`.
+    pub fn join(&mut self, rests: bool, model: &M, room: &mut Room) -> Result<()> {
+        self.share = 0;
+        let share = if rests { 0 } else { room.prompt(self.prompt.len() - self.done) };
+        model.reserve(&mut self.cache, share)?;
+        self.share = share;
+        Ok(())
+    }
+
+    /// Rows of hidden states that its part of the pass gives.
+    pub fn rows(&self) -> usize {
+        self.share
+    }
+
+    /// Its part of the pass, if it takes part.
+    pub fn segment(&mut self) -> Option<Segment<'_, M::Cache>> {
+        let tokens = &self.prompt[self.done..][..self.share];
+        (!tokens.is_empty()).then_some(Segment { tokens, cache: &mut self.cache, wanted: Wanted::Hidden })
+    }
+
+    /// The pass is done and gave these states. Returns whether it was the last.
+    pub fn take(&mut self, states: &[f32], emit: &mut dyn FnMut(EventKind)) -> Result<bool> {
+        self.done += self.share;
+        states.chunks_exact(self.pooled.len()).for_each(|state| self.pool(state));
+        if self.done < self.prompt.len() {
             return Ok(false);
         }
         emit(EventKind::Embedding { values: normalised(&self.pooled)?, prompt_tokens: self.prompt.len() });
         Ok(true)
     }
 
-    fn take(&mut self, state: &[f32]) {
+    fn pool(&mut self, state: &[f32]) {
         let adds = self.pooling == Pooling::Mean;
         for (pooled, &value) in self.pooled.iter_mut().zip(state) {
             *pooled = f64::from(value) + if adds { *pooled } else { 0.0 };

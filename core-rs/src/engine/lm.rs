@@ -1,42 +1,50 @@
 //! What the engine needs of a model; tests script it.
 
 use crate::error::Result;
-use crate::model::{KvCache, Llama};
+use crate::model::{KvCache, Llama, Segment, Workspace};
 
 /// A causal language model whose state per conversation is a cache that the caller owns.
 pub trait CausalLm {
     /// The state of one conversation.
     type Cache;
+    /// Buffers and results of a pass.
+    type Workspace: Default;
 
     /// Most tokens in one conversation.
     fn context_length(&self) -> usize;
+    /// Numbers in a row of logits.
+    fn vocabulary_size(&self) -> usize;
     /// Numbers in the hidden state of one token.
     fn embedding_length(&self) -> usize;
     /// A cache that holds nothing.
     fn new_cache(&self) -> Self::Cache;
-    /// Append `tokens` to `cache` and return the logits after the last of them, one per vocabulary entry.
+    /// Make room for `n` more tokens in `cache`.
     ///
     /// # Errors
-    /// When a token is outside the vocabulary, the context is full, or the arithmetic fails.
-    fn forward(&self, tokens: &[u32], cache: &mut Self::Cache) -> Result<Vec<f32>>;
-    /// Append `tokens` to `cache` and return the hidden states that logits are made of, token by token.
+    /// When there is none; the cache is as it was.
+    fn reserve(&self, cache: &mut Self::Cache, n: usize) -> Result<()>;
+    /// Forget all tokens of `cache` but the first `len`.
+    fn truncate(&self, cache: &mut Self::Cache, len: usize);
+    /// Append the tokens of each segment to its cache; `output` has what is wanted of them. What a segment gets does not
+    /// depend on the others.
     ///
     /// # Errors
-    /// As `forward`.
-    fn hidden(&self, tokens: &[u32], cache: &mut Self::Cache) -> Result<Vec<f32>>;
-
-    /// The same with the logits after each of them, one token after another.
-    ///
-    /// # Errors
-    /// As `forward`.
-    fn forward_all(&self, tokens: &[u32], cache: &mut Self::Cache) -> Result<Vec<f32>>;
+    /// When a token is outside the vocabulary, a context is full, or the arithmetic fails; every cache is as it was.
+    fn forward(&self, batch: &mut [Segment<'_, Self::Cache>], workspace: &mut Self::Workspace) -> Result<()>;
+    /// The rows of the last pass, segment after segment.
+    fn output<'a>(&self, workspace: &'a mut Self::Workspace) -> &'a mut [f32];
 }
 
 impl CausalLm for Llama {
     type Cache = KvCache;
+    type Workspace = Workspace;
 
     fn context_length(&self) -> usize {
         self.config().n_ctx
+    }
+
+    fn vocabulary_size(&self) -> usize {
+        self.config().n_vocab
     }
 
     fn embedding_length(&self) -> usize {
@@ -47,15 +55,19 @@ impl CausalLm for Llama {
         Llama::new_cache(self)
     }
 
-    fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        Llama::forward(self, tokens, cache)
+    fn reserve(&self, cache: &mut KvCache, n: usize) -> Result<()> {
+        cache.reserve(n)
     }
 
-    fn hidden(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        Llama::hidden(self, tokens, cache)
+    fn truncate(&self, cache: &mut KvCache, len: usize) {
+        cache.truncate(len);
     }
 
-    fn forward_all(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        Llama::forward_all(self, tokens, cache)
+    fn forward(&self, batch: &mut [Segment<'_>], workspace: &mut Workspace) -> Result<()> {
+        Llama::forward(self, batch, workspace)
+    }
+
+    fn output<'a>(&self, workspace: &'a mut Workspace) -> &'a mut [f32] {
+        workspace.output()
     }
 }

@@ -73,6 +73,8 @@ pub(super) struct Told {
     top: Option<usize>,
     /// Tokens whose text is not shown yet: where it begins and ends in the reply.
     waiting: VecDeque<(usize, usize, Vec<TokenLogprob>)>,
+    /// The logits of the next token, before sampling changes them.
+    kept: Vec<f32>,
     /// Bytes of the reply decoded and shown so far.
     decoded: usize,
     shown: usize,
@@ -83,27 +85,24 @@ pub(super) struct Told {
 impl Told {
     /// Nothing yet; `top` rivals are asked for.
     pub fn new(top: Option<usize>) -> Self {
-        Self { top, waiting: VecDeque::new(), decoded: 0, shown: 0, unsaid: false }
+        Self { top, waiting: VecDeque::new(), kept: Vec::new(), decoded: 0, shown: 0, unsaid: false }
     }
 
-    /// The logits, where they will be needed after sampling has changed them.
-    pub fn keep(&self, logits: &[f32]) -> Vec<f32> {
-        if self.top.is_some() { logits.to_vec() } else { Vec::new() }
+    /// Keep the logits of the next token, where they will be needed after sampling has changed them.
+    pub fn keep(&mut self, logits: &[f32]) {
+        if self.top.is_some() {
+            self.kept.clear();
+            self.kept.extend_from_slice(logits);
+        }
     }
 
-    /// The next token is `id`, whose `logits` were kept; it has made `text`, and more text if it is `incomplete`.
-    pub fn push(
-        &mut self,
-        id: u32,
-        logits: &[f32],
-        (text, incomplete): (&str, bool),
-        tokenizer: &Tokenizer,
-    ) -> Result<()> {
+    /// The next token is `id`, whose logits were kept; it has made `text`, and more text if it is `incomplete`.
+    pub fn push(&mut self, id: u32, (text, incomplete): (&str, bool), tokenizer: &Tokenizer) -> Result<()> {
         let Some(top) = self.top else { return Ok(()) };
         let start = self.decoded;
         self.decoded += text.len();
         let end = self.decoded + usize::from(incomplete);
-        self.waiting.push_back((start, end, logprobs(logits, id, top, tokenizer)?));
+        self.waiting.push_back((start, end, logprobs(&self.kept, id, top, tokenizer)?));
         Ok(())
     }
 

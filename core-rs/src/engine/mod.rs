@@ -1,7 +1,7 @@
 //! Who runs next, and when a reply ends.
 //!
 //! `Engine` is a step machine: `submit`, `cancel` and `step` do a bounded piece of work each and push events into a
-//! list. It knows no threads, no clocks of its own (the host hands one in), no C and no JavaScript types; the native
+//! list; a step is one forward pass for all conversations that can run. It knows no threads, no clocks of its own (the host hands one in), no C and no JavaScript types; the native
 //! host runs it on a thread, WebAssembly calls `step` itself.
 
 mod embed;
@@ -10,6 +10,7 @@ mod grammar;
 mod lm;
 mod logprobs;
 mod request;
+mod room;
 mod sequence;
 mod step;
 mod stop;

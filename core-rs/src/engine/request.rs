@@ -35,7 +35,7 @@ const MAX_SHOWN: usize = 80;
 /// Token counts and ids are held in 32 bits.
 const MAX_COUNT: u64 = u32::MAX as u64;
 
-/// Highest accepted number of conversations that take turns.
+/// Highest accepted number of conversations that share the model.
 pub const MAX_RUNNING: usize = 1024;
 /// Highest accepted number of requests that wait.
 pub const MAX_WAITING: usize = 65_536;
@@ -43,7 +43,7 @@ pub const MAX_WAITING: usize = 65_536;
 /// How much work an engine takes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Conversations that take turns on the model.
+    /// Conversations that share the model.
     pub max_running: usize,
     /// Requests that may wait for a place; one more is refused as overloaded.
     pub max_waiting: usize,
@@ -132,16 +132,19 @@ impl Request {
         self.constraint.take()
     }
 
-    /// The ids that it names, with the names of their fields; a vocabulary must have all of them.
-    pub(super) fn ids(&self) -> [(&'static str, Vec<u32>); 5] {
+    /// The ids that it names, each with the name of its field; a vocabulary must have all of them.
+    pub(super) fn ids(&self) -> impl Iterator<Item = (&'static str, u32)> {
         let sampling = &self.sampling;
-        [
-            ("prompt_ids", self.prompt_ids.clone().unwrap_or_default()),
-            ("stop_token_ids", self.stop_ids.clone()),
-            ("logit_bias", sampling.logit_bias.iter().map(|(id, _)| *id).collect()),
-            ("allowed_token_ids", sampling.allowed.clone().unwrap_or_default()),
-            ("banned_token_ids", sampling.banned.clone()),
-        ]
+        let biased = sampling.logit_bias.iter().map(|(id, _)| ("logit_bias", *id));
+        let lists = [
+            ("prompt_ids", self.prompt_ids.as_deref()),
+            ("stop_token_ids", Some(&self.stop_ids[..])),
+            ("allowed_token_ids", sampling.allowed.as_deref()),
+            ("banned_token_ids", Some(&sampling.banned[..])),
+        ];
+        let listed =
+            lists.into_iter().flat_map(|(name, ids)| ids.unwrap_or_default().iter().map(move |&id| (name, id)));
+        listed.chain(biased)
     }
 }
 

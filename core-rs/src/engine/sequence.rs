@@ -1,23 +1,28 @@
-//! One reply on its way: its prompt, its cache, its sampler and what of its text may be shown.
+//! One reply on its way: its tokens, its cache, its sampler and what of its text may be shown.
 
 use super::event::{EventKind, FinishReason, RequestId, Timings, Usage};
 use super::grammar::{Grammar, mask};
 use super::lm::CausalLm;
 use super::logprobs::{Told, logprobs};
 use super::request::Request;
+use super::room::{PROMPT_TOLD, Room};
 use super::stop::{Shown, StopMatcher};
 use super::watch::Watch;
 use crate::error::Result;
+use crate::model::{Segment, Wanted};
 use crate::sampling::Sampler;
 use crate::tokenizer::{StreamDecoder, Tokenizer};
 
-/// Most prompt tokens computed in one step: a neighbour's next token and a cancel wait no longer than this.
-pub(super) const PREFILL_CHUNK: usize = 64;
-
 pub(super) struct Sequence<M: CausalLm> {
     pub id: RequestId,
-    prompt: Vec<u32>,
+    /// Those of the prompt, then those of the reply.
+    tokens: Vec<u32>,
+    prompt_len: usize,
     cache: M::Cache,
+    /// How many of the tokens are in the cache.
+    cached: usize,
+    /// How many that follow them go into the next pass; 0: it takes no part.
+    share: usize,
     sampler: Sampler,
     decoder: StreamDecoder,
     stop: StopMatcher,
@@ -35,11 +40,6 @@ pub(super) struct Sequence<M: CausalLm> {
     prompt_logprobs: Option<usize>,
     /// Generated tokens at which the reply is cut.
     limit: usize,
-    /// Prompt tokens already in the cache.
-    prefilled: usize,
-    generated: usize,
-    /// The token to feed next, once the prompt is done.
-    last: u32,
     submitted_at: f64,
     prefill_at: Option<f64>,
     decode_at: Option<f64>,
@@ -72,16 +72,16 @@ impl<M: CausalLm> Sequence<M> {
             ignore_eos: request.ignore_eos,
             grammar: None,
             limit: request.max_tokens.map_or(room, |max| max.min(room)),
-            prompt,
-            prefilled: 0,
-            generated: 0,
-            last: 0,
+            prompt_len: prompt.len(),
+            tokens: prompt,
+            cached: 0,
+            share: 0,
             submitted_at: now,
             prefill_at: None,
             decode_at: None,
         };
-        for at in 0..sequence.prompt.len() {
-            sequence.observe(tokenizer, sequence.prompt[at])?;
+        for at in 0..sequence.prompt_len {
+            sequence.observe(tokenizer, sequence.tokens[at])?;
         }
         Ok(sequence)
     }
@@ -110,67 +110,118 @@ impl<M: CausalLm> Sequence<M> {
 
     /// Tokens generated so far.
     pub fn generated(&self) -> usize {
-        self.generated
+        self.tokens.len() - self.prompt_len
     }
 
-    /// One piece of work: a chunk of the prompt, or one token. Returns whether the reply has ended.
-    pub fn advance(
+    /// Whether the prompt is done and each pass gives a token.
+    pub fn is_replying(&self) -> bool {
+        self.cached >= self.prompt_len
+    }
+
+    /// Settle what it brings to the next pass: a chunk of its prompt or its newest token, or nothing if it `rests`.
+    pub fn join(&mut self, rests: bool, model: &M, room: &mut Room, now: &dyn Fn() -> f64) -> Result<()> {
+        self.share = 0;
+        let left = self.tokens.len() - self.cached;
+        let share = match self.prompt_logprobs {
+            _ if rests => 0,
+            _ if self.is_replying() => room.reply(),
+            None => room.prompt(left),
+            Some(_) => room.prompt(left.min(PROMPT_TOLD)),
+        };
+        if share > 0 {
+            self.prefill_at.get_or_insert_with(now);
+            model.reserve(&mut self.cache, share)?;
+            self.share = share;
+        }
+        Ok(())
+    }
+
+    fn wanted(&self) -> Wanted {
+        let in_prompt = !self.is_replying();
+        match self.share {
+            0 => Wanted::Nothing,
+            _ if in_prompt && self.prompt_logprobs.is_some() => Wanted::Each,
+            share if in_prompt && self.cached + share < self.prompt_len => Wanted::Nothing,
+            _ => Wanted::Last,
+        }
+    }
+
+    /// Rows of logits that its part of the pass gives.
+    pub fn rows(&self) -> usize {
+        self.wanted().rows(self.share)
+    }
+
+    /// Its part of the pass, if it takes part.
+    pub fn segment(&mut self) -> Option<Segment<'_, M::Cache>> {
+        let wanted = self.wanted();
+        let tokens = &self.tokens[self.cached..][..self.share];
+        (!tokens.is_empty()).then_some(Segment { tokens, cache: &mut self.cache, wanted })
+    }
+
+    /// The pass is done and gave these logits. Returns whether the reply has ended.
+    pub fn take(
         &mut self,
+        logits: &mut [f32],
         model: &M,
         tokenizer: &Tokenizer,
         now: &dyn Fn() -> f64,
         emit: &mut dyn FnMut(EventKind),
     ) -> Result<bool> {
-        self.prefill_at.get_or_insert_with(now);
-        let mut logits = if self.prefilled < self.prompt.len() {
-            let end = self.prompt.len().min(self.prefilled + PREFILL_CHUNK);
-            let logits = self.prefill(end, model, tokenizer, emit)?;
-            self.prefilled = end;
-            if end < self.prompt.len() {
-                return Ok(false);
-            }
-            logits
-        } else {
-            model.forward(&[self.last], &mut self.cache)?
-        };
+        let n_vocab = model.vocabulary_size();
+        let first = self.cached;
+        self.cached += self.share;
+        if first < self.prompt_len {
+            self.tell_prompt(first, logits, n_vocab, tokenizer, emit)?;
+        }
+        if !self.is_replying() {
+            return Ok(false);
+        }
         self.decode_at.get_or_insert_with(now);
+        let behind = logits.len() - n_vocab;
+        self.next(&mut logits[behind..], tokenizer, now, emit)
+    }
+
+    /// Tell of the prompt's tokens behind number `first` what is asked for.
+    fn tell_prompt(
+        &mut self,
+        first: usize,
+        logits: &[f32],
+        n_vocab: usize,
+        tokenizer: &Tokenizer,
+        emit: &mut dyn FnMut(EventKind),
+    ) -> Result<()> {
+        let Some(top) = self.prompt_logprobs else { return Ok(()) };
+        if first == 0 {
+            self.told.prompt(Vec::new(), emit);
+        }
+        // What follows the last token of the prompt is no token of the prompt.
+        for (logits, &next) in logits.chunks_exact(n_vocab).zip(&self.tokens[first + 1..self.prompt_len]) {
+            self.told.prompt(logprobs(logits, next, top, tokenizer)?, emit);
+        }
+        Ok(())
+    }
+
+    /// Choose the next token and tell of it. Returns whether the reply has ended.
+    fn next(
+        &mut self,
+        logits: &mut [f32],
+        tokenizer: &Tokenizer,
+        now: &dyn Fn() -> f64,
+        emit: &mut dyn FnMut(EventKind),
+    ) -> Result<bool> {
         if self.is_finished() {
             self.finish(FinishReason::Stop, now(), emit);
             return Ok(true);
         }
-        let kept = self.told.keep(&logits);
-        self.last = self.choose(&mut logits, tokenizer)?;
-        self.observe(tokenizer, self.last)?;
-        self.generated += 1;
-        let ended = self.has_ended(tokenizer);
+        self.told.keep(logits);
+        let id = self.choose(logits, tokenizer)?;
+        self.observe(tokenizer, id)?;
+        self.tokens.push(id);
+        let ended = self.ends_with(id, tokenizer);
         if let Some(grammar) = self.grammar.as_mut().filter(|_| !ended) {
-            grammar.accept(self.last)?;
+            grammar.accept(id)?;
         }
-        self.show(&kept, tokenizer, now, emit)
-    }
-
-    /// Compute the prompt up to token number `end`, and tell of its tokens what is asked for: the logits that follow.
-    fn prefill(
-        &mut self,
-        end: usize,
-        model: &M,
-        tokenizer: &Tokenizer,
-        emit: &mut dyn FnMut(EventKind),
-    ) -> Result<Vec<f32>> {
-        let from = self.prefilled;
-        let Some(top) = self.prompt_logprobs else {
-            return model.forward(&self.prompt[from..end], &mut self.cache);
-        };
-        let mut logits = model.forward_all(&self.prompt[from..end], &mut self.cache)?;
-        if from == 0 {
-            self.told.prompt(Vec::new(), emit);
-        }
-        let n_vocab = logits.len() / (end - from);
-        // What follows the last token of the prompt is no token of the prompt.
-        for (logits, &next) in logits.chunks_exact(n_vocab).zip(&self.prompt[from + 1..]) {
-            self.told.prompt(logprobs(logits, next, top, tokenizer)?, emit);
-        }
-        Ok(logits.split_off(logits.len() - n_vocab))
+        self.show(id, ended, tokenizer, now, emit)
     }
 
     /// Whether the grammar, if there is one, leaves nothing but the end.
@@ -182,7 +233,7 @@ impl<M: CausalLm> Sequence<M> {
         if let Some(grammar) = &mut self.grammar {
             mask(logits, grammar.allowed()?);
         }
-        if self.generated < self.min_tokens {
+        if self.generated() < self.min_tokens {
             for &id in tokenizer.ends().iter().chain(&self.stop_ids) {
                 if let Some(logit) = logits.get_mut(id as usize) {
                     *logit = f32::NEG_INFINITY;
@@ -199,24 +250,23 @@ impl<M: CausalLm> Sequence<M> {
         Ok(id)
     }
 
-    /// Whether the newest token ends the reply.
-    fn has_ended(&self, tokenizer: &Tokenizer) -> bool {
-        (tokenizer.is_end(self.last) && !self.ignore_eos) || self.stop_ids.contains(&self.last)
+    /// Whether token `id` ends the reply.
+    fn ends_with(&self, id: u32, tokenizer: &Tokenizer) -> bool {
+        (tokenizer.is_end(id) && !self.ignore_eos) || self.stop_ids.contains(&id)
     }
 
-    /// Turn the newest token into text and decide whether it is the last.
+    /// Turn the newest token into text, unless it `ended` the reply, and decide whether it is the last.
     fn show(
         &mut self,
-        logits: &[f32],
+        id: u32,
+        ended: bool,
         tokenizer: &Tokenizer,
         now: &dyn Fn() -> f64,
         emit: &mut dyn FnMut(EventKind),
     ) -> Result<bool> {
-        let ended = self.has_ended(tokenizer);
         if !ended {
-            let piece = self.decoder.push(tokenizer, self.last)?;
-            let made = (piece.as_str(), self.decoder.is_waiting());
-            self.told.push(self.last, logits, made, tokenizer)?;
+            let piece = self.decoder.push(tokenizer, id)?;
+            self.told.push(id, (piece.as_str(), self.decoder.is_waiting()), tokenizer)?;
             match self.stop.push(&piece) {
                 Shown::Text(text) => self.emit_text(text, false, emit),
                 Shown::Stopped { text, stop } => {
@@ -227,7 +277,7 @@ impl<M: CausalLm> Sequence<M> {
             }
         }
         let ended = ended || self.is_finished();
-        if ended || self.generated >= self.limit {
+        if ended || self.generated() >= self.limit {
             let reason = if ended { FinishReason::Stop } else { FinishReason::Length };
             self.finish(reason, now(), emit);
             return Ok(true);
@@ -253,12 +303,12 @@ impl<M: CausalLm> Sequence<M> {
 
     fn emit_text(&mut self, text: String, last: bool, emit: &mut dyn FnMut(EventKind)) {
         if self.told.show(text.len(), last, emit) || !text.is_empty() {
-            emit(EventKind::Text { text, completion_tokens: self.generated });
+            emit(EventKind::Text { text, completion_tokens: self.generated() });
         }
     }
 
     fn done(&self, reason: FinishReason, stop: Option<String>, now: f64) -> EventKind {
-        let usage = Usage { prompt_tokens: self.prompt.len(), completion_tokens: self.generated };
+        let usage = Usage { prompt_tokens: self.prompt_len, completion_tokens: self.generated() };
         let prefill_at = self.prefill_at.unwrap_or(now);
         let decode_at = self.decode_at.unwrap_or(now);
         let timings = Timings {

@@ -1,6 +1,7 @@
-//! The step machine: requests wait in order, up to `max_running` of them take turns on the model.
+//! The step machine: requests wait in order, up to `max_running` of them share each forward pass of the model.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::embed::Embedding;
@@ -8,6 +9,7 @@ use super::event::{Event, EventKind, RequestId};
 use super::lm::CausalLm;
 use super::logprobs;
 use super::request::Limits;
+use super::room::Room;
 use super::sequence::Sequence;
 use super::turns::{Ask, Turns};
 use crate::error::{Error, ErrorKind, Result};
@@ -15,22 +17,28 @@ use crate::tokenizer::Tokenizer;
 
 /// A model, a tokenizer and the conversations that share them.
 ///
-/// Each running conversation gets one piece of work in turn (a chunk of its prompt, or one token), so none waits longer
-/// than one round. Dropping a sequence frees its cache, so a cancelled one cannot leak.
+/// A step is one pass for all that run: each reply brings its newest token, prompts bring chunks, in turn where there is
+/// not room for all (see `Room`). Dropping a sequence frees its cache, so a cancelled one cannot leak.
 pub struct Engine<M: CausalLm> {
     model: M,
     tokenizer: Arc<Tokenizer>,
     limits: Limits,
     now: fn() -> f64,
     waiting: VecDeque<Turns<M>>,
+    /// Prompts that wait longest for a share of a pass stand in front.
     running: VecDeque<Turns<M>>,
+    /// Prompts that had a share of the pass, while it is settled.
+    served: Vec<Turns<M>>,
+    workspace: M::Workspace,
     generated: u64,
 }
 
 impl<M: CausalLm> Engine<M> {
     /// An idle engine. `now` is a clock in milliseconds that never goes back.
     pub fn new(model: M, tokenizer: Arc<Tokenizer>, limits: Limits, now: fn() -> f64) -> Self {
-        Self { model, tokenizer, limits, now, waiting: VecDeque::new(), running: VecDeque::new(), generated: 0 }
+        let (waiting, running, served) = (VecDeque::new(), VecDeque::new(), Vec::new());
+        let workspace = M::Workspace::default();
+        Self { model, tokenizer, limits, now, waiting, running, served, workspace, generated: 0 }
     }
 
     /// Conversations that wait for a place.
@@ -38,7 +46,7 @@ impl<M: CausalLm> Engine<M> {
         self.waiting.len()
     }
 
-    /// Conversations that take turns on the model.
+    /// Conversations that share the model.
     pub fn running(&self) -> usize {
         self.running.len()
     }
@@ -66,38 +74,38 @@ impl<M: CausalLm> Engine<M> {
             Ask::Reply(request, _) if request.constraint.is_some() => {
                 return Err(Error::new(ErrorKind::Unsupported, "this build of the engine cannot constrain replies"));
             }
-            Ask::Reply(request, grammar) => {
-                self.check_ids(&request.ids())?;
-                let prompt = self.tokens(&request.prompt, &request.prompt_ids)?;
+            Ask::Reply(mut request, grammar) => {
+                self.check_ids(request.ids())?;
+                let prompt = self.tokens(&request.prompt, request.prompt_ids.take())?;
                 let len = self.check_length(prompt.len(), 1)?;
                 logprobs::check_prompt(len, request.prompt_logprobs)?;
                 let seed = request.seed.unwrap_or(seed);
                 let sequence = Sequence::new(id, *request, prompt, seed, &self.model, &self.tokenizer, (self.now)())?;
                 (Turns::Reply(Box::new(sequence.within(grammar, &self.tokenizer))), len)
             }
-            Ask::Embedding(request) => {
-                self.check_ids(&[("prompt_ids", request.prompt_ids.clone().unwrap_or_default())])?;
-                let prompt = self.tokens(&request.prompt, &request.prompt_ids)?;
+            Ask::Embedding(mut request) => {
+                self.check_ids(request.prompt_ids.iter().flatten().map(|&id| ("prompt_ids", id)))?;
+                let prompt = self.tokens(&request.prompt, request.prompt_ids.take())?;
                 let len = self.check_length(prompt.len(), 0)?;
-                (Turns::Embedding(Embedding::new(id, request, prompt, &self.model)?), len)
+                (Turns::Embedding(Box::new(Embedding::new(id, request, prompt, &self.model)?)), len)
             }
         };
         self.waiting.push_back(turns);
         Ok(len)
     }
 
-    fn check_ids(&self, fields: &[(&str, Vec<u32>)]) -> Result<()> {
+    fn check_ids(&self, mut ids: impl Iterator<Item = (&'static str, u32)>) -> Result<()> {
         let len = self.tokenizer.len();
-        for (name, ids) in fields {
-            if let Some(id) = ids.iter().find(|&&id| id as usize >= len) {
-                return Err(Error::invalid_request(format!("{name} must have token ids below {len}, got {id}")));
+        match ids.find(|&(_, id)| id as usize >= len) {
+            Some((name, id)) => {
+                Err(Error::invalid_request(format!("{name} must have token ids below {len}, got {id}")))
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn tokens(&self, texts: &[String], ids: &Option<Vec<u32>>) -> Result<Vec<u32>> {
-        ids.clone().map_or_else(|| self.tokenizer.encode(texts), Ok)
+    fn tokens(&self, texts: &[String], ids: Option<Vec<u32>>) -> Result<Vec<u32>> {
+        ids.map_or_else(|| self.tokenizer.encode(texts), Ok)
     }
 
     /// The length of a prompt that is not empty and leaves room in the context for `more` tokens.
@@ -134,27 +142,83 @@ impl<M: CausalLm> Engine<M> {
         room || self.running.iter().any(|turns| !blocked(turns.id()))
     }
 
-    /// One piece of work for the next conversation that is not `blocked` (whose reader is behind). Returns whether
-    /// there was one.
+    /// One forward pass for the conversations that are not `blocked` (whose reader is behind). Returns whether there was
+    /// anything to do.
     pub fn step(&mut self, blocked: &dyn Fn(RequestId) -> bool, events: &mut Vec<Event>) -> bool {
         while self.running.len() < self.limits.max_running
             && let Some(turns) = self.waiting.pop_front()
         {
             self.running.push_back(turns);
         }
-        let next = self.running.iter().position(|turns| !blocked(turns.id()));
-        let Some(mut turns) = next.and_then(|at| self.running.remove(at)) else { return false };
-        let id = turns.id();
-        let mut emit = |kind| events.push(Event { request: id, kind });
-        let before = turns.generated();
-        let ended = turns.advance(&self.model, &self.tokenizer, &self.now, &mut emit).unwrap_or_else(|error| {
-            emit(EventKind::Failed(error));
-            true
-        });
-        self.generated += (turns.generated() - before) as u64;
-        if !ended {
-            self.running.push_back(turns);
+        let running = self.running.len();
+        self.deal(blocked, events);
+        let mut batch: Vec<_> = self.running.iter_mut().filter_map(Turns::segment).collect();
+        if batch.is_empty() {
+            return self.running.len() < running;
         }
+        let alone = batch.len() == 1;
+        let passed = self.model.forward(&mut batch, &mut self.workspace);
+        self.settle(passed, alone, events);
         true
+    }
+
+    /// Let everyone that runs bring something to the next pass; who has no room for it fails.
+    fn deal(&mut self, blocked: &dyn Fn(RequestId) -> bool, events: &mut Vec<Event>) {
+        let Self { model, running, now, .. } = self;
+        let mut room = Room::default();
+        for replying in [true, false] {
+            running.retain_mut(|turns| {
+                let request = turns.id();
+                let joined = match turns.is_replying() == replying {
+                    true => turns.join(blocked(request), model, &mut room, now),
+                    false => Ok(()),
+                };
+                joined.map_err(|error| events.push(Event { request, kind: EventKind::Failed(error) })).is_ok()
+            });
+        }
+    }
+
+    /// Hand out what a pass gave, in order. A pass that failed is made again for each `alone`, unless it was: only the
+    /// one at fault is to fail.
+    fn settle(&mut self, passed: Result<()>, alone: bool, events: &mut Vec<Event>) {
+        let mut from = 0;
+        for _ in 0..self.running.len() {
+            let Some(mut turns) = self.running.pop_front() else { break };
+            let Some(segment) = turns.segment() else {
+                self.running.push_back(turns);
+                continue;
+            };
+            let passed = match &passed {
+                Err(_) if !alone => {
+                    from = 0;
+                    self.model.forward(&mut [segment], &mut self.workspace)
+                }
+                passed => passed.clone(),
+            };
+            let to = from + turns.output_len(&self.model);
+            let (was_replying, ended) = (turns.is_replying(), self.give(&mut turns, passed, from..to, events));
+            from = to;
+            match (ended, was_replying) {
+                (true, _) => {}
+                (false, true) => self.running.push_back(turns),
+                (false, false) => self.served.push(turns),
+            }
+        }
+        self.running.extend(self.served.drain(..));
+    }
+
+    /// Give one conversation its part of the output. Returns whether it has ended.
+    fn give(&mut self, turns: &mut Turns<M>, passed: Result<()>, part: Range<usize>, events: &mut Vec<Event>) -> bool {
+        let (request, before) = (turns.id(), turns.generated());
+        let Self { model, tokenizer, now, workspace, .. } = self;
+        let mut emit = |kind| events.push(Event { request, kind });
+        let ended = passed
+            .and_then(|()| turns.take(&mut model.output(workspace)[part], model, tokenizer, now, &mut emit))
+            .unwrap_or_else(|error| {
+                emit(EventKind::Failed(error));
+                true
+            });
+        self.generated += (turns.generated() - before) as u64;
+        ended
     }
 }

@@ -1,16 +1,18 @@
 //! The step machine with a scripted model: after each letter comes the next of the alphabet, after `z` the end.
 
+mod batch;
 mod embed;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::sequence::PREFILL_CHUNK;
+use super::room::{PROMPT_BESIDE_REPLIES, PROMPT_TOLD};
 use super::*;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Segment, Wanted};
 use crate::tokenizer::{TokenType, Tokenizer, VocabKind, VocabSpec};
 
 const CONTEXT: usize = 200;
@@ -19,16 +21,23 @@ const END: u32 = 26;
 const POISON: u32 = 27;
 
 thread_local! {
-    /// The longest run of tokens that a model was given at once, and the caches alive, on this test's thread.
+    /// The longest run of tokens that a model was given at once, on this test's thread.
     static LONGEST: Cell<usize> = const { Cell::new(0) };
+    /// The caches alive.
     static CACHES: Cell<isize> = const { Cell::new(0) };
+    /// Tokens of each segment of each pass, until they are taken.
+    static PASSES: RefCell<Vec<Vec<usize>>> = const { RefCell::new(Vec::new()) };
     /// Length of a hidden state.
     static EMBEDDING: Cell<usize> = const { Cell::new(2) };
 }
 
-struct Alphabet;
+/// A model that says what a function makes of all tokens up to one: the logits after that.
+struct Scripted(fn(&[u32]) -> Vec<f32>);
 
-struct Cache(Vec<u32>);
+struct Cache {
+    tokens: Vec<u32>,
+    reserved: usize,
+}
 
 impl Drop for Cache {
     fn drop(&mut self) {
@@ -36,11 +45,16 @@ impl Drop for Cache {
     }
 }
 
-impl CausalLm for Alphabet {
+impl CausalLm for Scripted {
     type Cache = Cache;
+    type Workspace = Vec<f32>;
 
     fn context_length(&self) -> usize {
         CONTEXT
+    }
+
+    fn vocabulary_size(&self) -> usize {
+        28
     }
 
     fn embedding_length(&self) -> usize {
@@ -49,35 +63,59 @@ impl CausalLm for Alphabet {
 
     fn new_cache(&self) -> Cache {
         CACHES.set(CACHES.get() + 1);
-        Cache(Vec::new())
+        Cache { tokens: Vec::new(), reserved: 0 }
     }
 
-    fn forward(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
-        LONGEST.set(LONGEST.get().max(tokens.len()));
-        cache.0.extend_from_slice(tokens);
-        assert!(cache.0.len() <= CONTEXT, "the engine overran the context");
-        if tokens.contains(&POISON) {
+    fn reserve(&self, cache: &mut Cache, n: usize) -> Result<()> {
+        cache.reserved = cache.tokens.len() + n;
+        assert!(cache.reserved <= CONTEXT, "the engine overran the context");
+        Ok(())
+    }
+
+    fn truncate(&self, cache: &mut Cache, len: usize) {
+        cache.tokens.truncate(len);
+    }
+
+    fn forward(&self, batch: &mut [Segment<'_, Cache>], output: &mut Vec<f32>) -> Result<()> {
+        let sizes: Vec<usize> = batch.iter().map(|segment| segment.tokens.len()).collect();
+        LONGEST.set(sizes.iter().copied().fold(LONGEST.get(), usize::max));
+        PASSES.with_borrow_mut(|passes| passes.push(sizes));
+        output.clear();
+        if batch.iter().any(|segment| segment.tokens.contains(&POISON)) {
             return Err(Error::internal("poisoned"));
         }
-        Ok(logits_after(*cache.0.last().expect("at least one token")))
+        batch.iter_mut().for_each(|segment| self.append(segment, output));
+        Ok(())
     }
 
-    /// Each token's number in the first place, its position in the second.
-    fn hidden(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
-        let first = cache.0.len();
-        self.forward(tokens, cache)?;
-        let state = |(at, &id): (usize, &u32)| {
-            let mut state = vec![0.0; EMBEDDING.get()];
-            (state[0], state[1]) = (id as f32, (first + at) as f32);
-            state
-        };
-        Ok(tokens.iter().enumerate().flat_map(state).collect())
+    fn output<'a>(&self, output: &'a mut Vec<f32>) -> &'a mut [f32] {
+        output
     }
+}
 
-    fn forward_all(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
-        self.forward(tokens, cache)?;
-        Ok(tokens.iter().flat_map(|&token| logits_after(token)).collect())
+impl Scripted {
+    fn append(&self, Segment { tokens, cache, wanted }: &mut Segment<'_, Cache>, output: &mut Vec<f32>) {
+        assert!(!tokens.is_empty());
+        for (i, &id) in tokens.iter().enumerate() {
+            let at = cache.tokens.len();
+            cache.tokens.push(id);
+            match wanted {
+                Wanted::Each => output.extend((self.0)(&cache.tokens)),
+                Wanted::Last if i + 1 == tokens.len() => output.extend((self.0)(&cache.tokens)),
+                // The token's number in the first place, its position in the second.
+                Wanted::Hidden => {
+                    output.extend([id as f32, at as f32]);
+                    output.resize(output.len() + EMBEDDING.get() - 2, 0.0);
+                }
+                _ => {}
+            }
+        }
+        assert!(cache.tokens.len() <= cache.reserved, "more tokens than were reserved");
     }
+}
+
+fn alphabet(tokens: &[u32]) -> Vec<f32> {
+    logits_after(*tokens.last().expect("at least one token"))
 }
 
 fn logits_after(token: u32) -> Vec<f32> {
@@ -86,7 +124,11 @@ fn logits_after(token: u32) -> Vec<f32> {
     logits
 }
 
-fn engine(limits: Limits) -> Engine<Alphabet> {
+fn engine(limits: Limits) -> Engine<Scripted> {
+    engine_of(alphabet, limits)
+}
+
+fn engine_of(script: fn(&[u32]) -> Vec<f32>, limits: Limits) -> Engine<Scripted> {
     let mut pieces: Vec<String> = ('a'..='z').map(String::from).collect();
     pieces.extend(["<end>".into(), "<poison>".into()]);
     let mut types = vec![TokenType::Normal; 26];
@@ -109,7 +151,7 @@ fn engine(limits: Limits) -> Engine<Alphabet> {
         legacy: true,
         ends: Vec::new(),
     };
-    Engine::new(Alphabet, Arc::new(Tokenizer::new(spec).expect("vocabulary")), limits, || 0.0)
+    Engine::new(Scripted(script), Arc::new(Tokenizer::new(spec).expect("vocabulary")), limits, || 0.0)
 }
 
 fn request(prompt: &str, rest: &str) -> Request {
@@ -117,7 +159,7 @@ fn request(prompt: &str, rest: &str) -> Request {
 }
 
 /// Everything said about each request, in order.
-fn finish(engine: &mut Engine<Alphabet>, mut events: Vec<Event>) -> BTreeMap<RequestId, Vec<EventKind>> {
+fn finish(engine: &mut Engine<Scripted>, mut events: Vec<Event>) -> BTreeMap<RequestId, Vec<EventKind>> {
     let mut steps = 0;
     while engine.step(&|_| false, &mut events) {
         steps += 1;
@@ -216,18 +258,21 @@ fn an_empty_prompt_is_refused() {
 }
 
 #[test]
-fn prefill_comes_in_chunks_and_neighbours_run_between() {
+fn prefill_comes_in_chunks_and_neighbours_run_beside() {
     let mut engine = engine(Limits::default());
     let mut events = Vec::new();
+    engine.submit(1, request("a", ""), 0, &mut events);
+    engine.step(&|_| false, &mut events);
     LONGEST.set(0);
-    engine.submit(1, request(&"a".repeat(2 * PREFILL_CHUNK + 1), ""), 0, &mut events);
-    engine.submit(2, request("a", ""), 0, &mut events);
-    for _ in 0..4 {
+    engine.submit(2, request(&"a".repeat(2 * PROMPT_BESIDE_REPLIES + 1), ""), 0, &mut events);
+    let texts = |events: &[Event], id| {
+        events.iter().filter(|e| e.request == id && matches!(e.kind, EventKind::Text { .. })).count()
+    };
+    for step in 1..=3 {
         engine.step(&|_| false, &mut events);
+        assert_eq!((texts(&events, 1), texts(&events, 2)), (1 + step, step / 3));
     }
-    assert_eq!(LONGEST.get(), PREFILL_CHUNK);
-    let texts = |id| events.iter().filter(|e| e.request == id && matches!(e.kind, EventKind::Text { .. })).count();
-    assert_eq!((texts(1), texts(2)), (0, 2));
+    assert_eq!(LONGEST.get(), PROMPT_BESIDE_REPLIES);
 }
 
 #[test]
@@ -382,7 +427,7 @@ fn bias_and_filters_do_not_change_what_is_told() {
 
 #[test]
 fn the_prompt_is_told_of_token_by_token() {
-    let prompt = "abcx".to_owned() + &"ab".repeat(PREFILL_CHUNK);
+    let prompt = "abcx".to_owned() + &"ab".repeat(PROMPT_TOLD);
     let events = run(&prompt, r#","prompt_logprobs":1,"max_tokens":1"#);
     let all = told(&events, true);
     assert_eq!(all.len(), prompt.len());

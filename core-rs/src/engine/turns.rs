@@ -1,12 +1,14 @@
-//! The two kinds of work that take turns on the model: replies and embeddings.
+//! The two kinds of work that share passes of the model: replies and embeddings.
 
 use super::embed::{EmbedRequest, Embedding};
 use super::event::{EventKind, FinishReason, RequestId};
 use super::grammar::{Constraint, Grammar};
 use super::lm::CausalLm;
 use super::request::Request;
+use super::room::Room;
 use super::sequence::Sequence;
 use crate::error::Result;
+use crate::model::Segment;
 use crate::tokenizer::Tokenizer;
 
 /// What may be asked of an engine.
@@ -42,7 +44,7 @@ impl From<EmbedRequest> for Ask {
 /// One of them on its way.
 pub(super) enum Turns<M: CausalLm> {
     Reply(Box<Sequence<M>>),
-    Embedding(Embedding<M>),
+    Embedding(Box<Embedding<M>>),
 }
 
 impl<M: CausalLm> Turns<M> {
@@ -61,17 +63,50 @@ impl<M: CausalLm> Turns<M> {
         }
     }
 
-    /// One piece of work. Returns whether it was the last.
-    pub fn advance(
+    /// Whether each pass gives it a token; if not, it brings a chunk of its prompt.
+    pub fn is_replying(&self) -> bool {
+        matches!(self, Self::Reply(sequence) if sequence.is_replying())
+    }
+
+    /// Settle what it brings to the next pass; nothing if it `rests`.
+    ///
+    /// # Errors
+    /// When its cache has no room.
+    pub fn join(&mut self, rests: bool, model: &M, room: &mut Room, now: &dyn Fn() -> f64) -> Result<()> {
+        match self {
+            Self::Reply(sequence) => sequence.join(rests, model, room, now),
+            Self::Embedding(embedding) => embedding.join(rests, model, room),
+        }
+    }
+
+    /// Its part of the pass, if it takes part.
+    pub fn segment(&mut self) -> Option<Segment<'_, M::Cache>> {
+        match self {
+            Self::Reply(sequence) => sequence.segment(),
+            Self::Embedding(embedding) => embedding.segment(),
+        }
+    }
+
+    /// Numbers that its part of the pass gives.
+    pub fn output_len(&self, model: &M) -> usize {
+        match self {
+            Self::Reply(sequence) => sequence.rows() * model.vocabulary_size(),
+            Self::Embedding(embedding) => embedding.rows() * model.embedding_length(),
+        }
+    }
+
+    /// The pass is done and gave this. Returns whether it was the last.
+    pub fn take(
         &mut self,
+        output: &mut [f32],
         model: &M,
         tokenizer: &Tokenizer,
         now: &dyn Fn() -> f64,
         emit: &mut dyn FnMut(EventKind),
     ) -> Result<bool> {
         match self {
-            Self::Reply(sequence) => sequence.advance(model, tokenizer, now, emit),
-            Self::Embedding(embedding) => embedding.advance(model, emit),
+            Self::Reply(sequence) => sequence.take(output, model, tokenizer, now, emit),
+            Self::Embedding(embedding) => embedding.take(output, emit),
         }
     }
 

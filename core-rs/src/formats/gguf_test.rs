@@ -129,7 +129,7 @@ fn hostile_headers_are_refused_with_a_sentence() {
         (lie(|w| w.tensors[0].dims = vec![32, 0]), invalid, "not zero"),
         (lie(|w| w.tensors[0].dims = vec![]), invalid, "1 to 4 dims, got 0"),
         (lie(|w| w.tensors[0].dims = vec![32; 5]), invalid, "1 to 4 dims, got 5"),
-        (lie(|w| w.tensors[0].type_id = 20), ErrorKind::Unsupported, "tensor token_embd.weight: expected one of"),
+        (lie(|w| w.tensors[0].type_id = 23), ErrorKind::Unsupported, "tensor token_embd.weight: expected one of"),
         (lie(|w| w.tensors[0].type_id = 999), invalid, "got number 999"),
         (lie(|w| w.tensors[1].offset = 1 << 40), invalid, "+ 1099511627776, got a file of"),
         (lie(|w| w.tensors[1].offset = u64::MAX - 31), invalid, "file ends early: wanted 20 bytes"),

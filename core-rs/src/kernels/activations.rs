@@ -90,6 +90,13 @@ impl Activations {
         }
     }
 
+    /// What is multiplied, as floats.
+    #[cfg(test)]
+    pub(super) fn values(&self) -> Vec<f32> {
+        let scales = self.scale.iter().flat_map(|scale| [scale; BLOCK]);
+        self.q.iter().zip(scales).map(|(q, scale)| f32::from(*q) * scale).take(self.rows * self.k).collect()
+    }
+
     /// Fills them with rows of `k` activations each.
     #[cfg(test)]
     pub(super) fn quantize(&mut self, values: &[f32], k: usize) {

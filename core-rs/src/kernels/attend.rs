@@ -31,19 +31,27 @@ const WIDEN_FROM: usize = 3;
 const LARGEST: f32 = 127.0;
 
 /// How keys and values are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CacheType {
+    /// Single precision: exact, and twice the memory of f16.
+    F32,
     /// Half precision.
     #[default]
     F16,
     /// 8 bits and an f16 scale for each 32 values.
+    #[serde(rename = "q8_0")]
     Q8_0,
 }
 
 impl CacheType {
+    /// Every type.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Q8_0];
+
     /// Its name, as llama.cpp has it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Q8_0 => "q8_0",
         }
@@ -51,17 +59,18 @@ impl CacheType {
 
     /// The type of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::F16, Self::Q8_0].into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     /// Whether heads of `dim` values can be kept so.
     pub fn fits(self, dim: usize) -> bool {
-        self == Self::F16 || dim.is_multiple_of(BLOCK)
+        self != Self::Q8_0 || dim.is_multiple_of(BLOCK)
     }
 
     /// Bytes of the keys (or the values) of one head in a page.
     const fn part_bytes(self, dim: usize) -> usize {
         match self {
+            Self::F32 => 4 * PAGE * dim,
             Self::F16 => 2 * PAGE * dim,
             Self::Q8_0 => PAGE * (dim + 2 * (dim / BLOCK)),
         }
@@ -77,15 +86,8 @@ impl CacheType {
         let dim = key.len();
         let (keys, values) = head.split_at_mut(self.part_bytes(dim));
         match self {
-            Self::F16 => {
-                let half = |v: f32| half::f16::from_f32(v).to_le_bytes();
-                for (d, &v) in key.iter().enumerate() {
-                    keys[2 * (d * PAGE + slot)..][..2].copy_from_slice(&half(v));
-                }
-                for (to, &v) in values[2 * slot * dim..].chunks_exact_mut(2).zip(value) {
-                    to.copy_from_slice(&half(v));
-                }
-            }
+            Self::F32 => write_floats(keys, values, slot, key, value, f32::to_le_bytes),
+            Self::F16 => write_floats(keys, values, slot, key, value, |v| half::f16::from_f32(v).to_le_bytes()),
             Self::Q8_0 => {
                 let scales = 2 * PAGE * (dim / BLOCK);
                 for (b, block) in key.chunks_exact(BLOCK).enumerate() {
@@ -101,6 +103,23 @@ impl CacheType {
                 }
             }
         }
+    }
+}
+
+/// Writes key and value of a token as numbers of `N` bytes.
+fn write_floats<const N: usize>(
+    keys: &mut [u8],
+    values: &mut [u8],
+    slot: usize,
+    key: &[f32],
+    value: &[f32],
+    bytes: impl Fn(f32) -> [u8; N],
+) {
+    for (d, &v) in key.iter().enumerate() {
+        keys[N * (d * PAGE + slot)..][..N].copy_from_slice(&bytes(v));
+    }
+    for (to, &v) in values[N * slot * value.len()..].chunks_exact_mut(N).zip(value) {
+        to.copy_from_slice(&bytes(v));
     }
 }
 
@@ -218,8 +237,8 @@ impl<S: Simd> Element<S> for f32 {
 
     #[inline(always)]
     unsafe fn one(from: *const Self) -> f32 {
-        // SAFETY: as the caller's.
-        unsafe { *from }
+        // SAFETY: as the caller's. Bytes of a page need not lie as floats do.
+        unsafe { from.read_unaligned() }
     }
 }
 
@@ -251,16 +270,8 @@ pub(super) unsafe fn attend<S: Simd, const N: usize>(
     // SAFETY: the parts are as long as the assertions say.
     unsafe {
         match job.kind {
-            CacheType::F16 => {
-                let null = std::ptr::null();
-                let parts = Parts::<Half> {
-                    keys: keys.as_ptr().cast(),
-                    key_scales: null,
-                    values: values.as_ptr().cast(),
-                    value_scales: null,
-                };
-                with_width::<S, Half, false, N>(job, parts, scratch, gathered);
-            }
+            CacheType::F32 => page::<S, f32, false, N>(job, plain(keys, values), gathered),
+            CacheType::F16 => with_width::<S, Half, false, N>(job, plain(keys, values), scratch, gathered),
             CacheType::Q8_0 => {
                 let scales = 2 * PAGE * (dim / BLOCK);
                 let parts = Parts::<i8> {
@@ -273,6 +284,13 @@ pub(super) unsafe fn attend<S: Simd, const N: usize>(
             }
         }
     }
+}
+
+/// Parts without scales.
+#[inline(always)]
+fn plain<K>(keys: &[u8], values: &[u8]) -> Parts<K> {
+    let (keys, values, null) = (keys.as_ptr().cast(), values.as_ptr().cast(), std::ptr::null());
+    Parts { keys, key_scales: null, values, value_scales: null }
 }
 
 #[inline(always)]

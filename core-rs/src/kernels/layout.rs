@@ -24,7 +24,7 @@ use super::blocks::{
 use super::simd::{Portable, Simd};
 
 /// Rows of a panel.
-pub(super) const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 /// Values of a row that share a lane.
 pub(super) const GROUP: usize = 4;
 /// Groups of a block.
@@ -392,5 +392,3 @@ fn write_numbers<L: Layout>(block: &mut [u8], r: usize, q: &[u8; BLOCK]) {
 fn word(byte: impl Fn(usize) -> u8) -> [u8; GROUP] {
     [byte(0), byte(1), byte(2), byte(3)]
 }
-
-pub(super) use with_layout;

@@ -43,6 +43,7 @@ pub use attend::CacheType;
 pub(crate) use attend::{CHUNK_PAGES, Gathered, NOTHING, PAGE, PageJob, QUERIES, add_chunk, look};
 pub use blocks::Format;
 pub use dispatch::{Isa, active, available, select};
+pub(crate) use layout::PANEL;
 pub(crate) use lanes::{LaneWork, Lanes, WIDTH, nearest, on_lanes};
 pub(crate) use multiply::{Input, Product, multiply, multiply_gated};
 pub use parallel::try_for_each_chunk;

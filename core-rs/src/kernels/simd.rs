@@ -181,12 +181,12 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn floats(from: *const f32) -> Self::Float {
-        unsafe { from.cast::<[f32; LANES]>().read() }
+        unsafe { from.cast::<[f32; LANES]>().read_unaligned() }
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut f32, v: Self::Float) {
-        unsafe { to.cast::<[f32; LANES]>().write(v) }
+        unsafe { to.cast::<[f32; LANES]>().write_unaligned(v) }
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 
-use super::blocks::{BLOCK, Format, StoredRows};
+use super::blocks::{Format, StoredRows};
 use super::dispatch::{Isa, active};
 use super::floats::{self, Floats};
 use super::layout::{self, PANEL, Shape};
@@ -229,9 +229,4 @@ impl Filling {
             (isa.kernels().pack)(StoredRows { format, bytes, k }, panel);
         });
     }
-}
-
-/// Whether rows of `k` values can be cut into blocks of activations.
-pub(super) fn whole_blocks(k: usize) -> bool {
-    k.is_multiple_of(BLOCK)
 }

@@ -1,7 +1,7 @@
 //! The steps of a pass on the CPU: on slices of buffers that are kept from pass to pass, so that a token allocates
 //! nothing.
 
-use super::attention::{self, Attention};
+use super::attention::Attention;
 use super::batch::{Segment, Wanted, Workspace};
 use super::config::Config;
 use super::pass::Pass;

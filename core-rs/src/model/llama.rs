@@ -1,6 +1,6 @@
 //! The Llama family: weights by name, and passes over batches of conversations.
 
-use super::batch::{Segment, Workspace};
+use super::batch::{Segment, Wanted, Workspace};
 use super::config::Config;
 use super::cpu::CpuPass;
 use super::kv_cache::KvCache;
@@ -78,6 +78,16 @@ impl Llama {
         run(&self.net, &mut pass)?;
         batch.iter_mut().for_each(|segment| segment.cache.advance(segment.tokens.len()));
         Ok(())
+    }
+
+    /// A pass of one conversation: appends `tokens` to the cache and returns the logits that follow the last of them.
+    ///
+    /// # Errors
+    /// As [`Llama::forward`].
+    pub fn logits(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+        let mut workspace = Workspace::default();
+        self.forward(&mut [Segment { tokens, cache, wanted: Wanted::Last }], &mut workspace)?;
+        Ok(workspace.output().to_vec())
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {

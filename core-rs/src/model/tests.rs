@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
+use crate::kernels::{CacheType, Element, Format, Weight, active};
+
 use super::*;
 use crate::error::{ErrorKind, Result};
 
@@ -86,12 +88,21 @@ impl Seeded {
     }
 
     fn model(&mut self, config: &Config) -> Llama {
-        Llama::new(config.clone(), self, &Device::Cpu).unwrap()
+        self.model_with(config, CacheType::F32)
+    }
+
+    fn model_with(&mut self, config: &Config, cache_type: CacheType) -> Llama {
+        Llama::new(config.clone(), self, cache_type).unwrap()
+    }
+
+    fn stored(&self, name: &str) -> Option<QTensor> {
+        let dtype = |t: &Tensor| if t.rank() == 1 { GgmlDType::F32 } else { self.dtype };
+        self.tensors.get(name).map(|t| QTensor::quantize(t, dtype(t)).unwrap())
     }
 
     /// What is stored, as rows of f64.
     fn rows(&mut self, name: &str) -> Option<Vec<Vec<f64>>> {
-        let stored = self.tensor(name).unwrap()?.dequantize(&Device::Cpu).unwrap();
+        let stored = self.stored(name)?.dequantize(&Device::Cpu).unwrap();
         let width = stored.dim(candle_core::D::Minus1).unwrap();
         let values = stored.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         Some(values.chunks(width).map(|row| row.iter().map(|&v| f64::from(v)).collect()).collect())
@@ -99,9 +110,19 @@ impl Seeded {
 }
 
 impl TensorSource for Seeded {
-    fn tensor(&mut self, name: &str) -> Result<Option<QTensor>> {
-        let dtype = |t: &Tensor| if t.rank() == 1 { GgmlDType::F32 } else { self.dtype };
-        Ok(self.tensors.get(name).map(|t| QTensor::quantize(t, dtype(t))).transpose()?)
+    fn tensor(&mut self, name: &str) -> Result<Option<Weight>> {
+        let Some(stored) = self.stored(name) else { return Ok(None) };
+        let element = match stored.dtype() {
+            GgmlDType::F32 => Element::F32,
+            GgmlDType::F16 => Element::F16,
+            GgmlDType::BF16 => Element::Bf16,
+            GgmlDType::Q4_1 => Element::Blocks(Format::Q4_1),
+            GgmlDType::Q5_0 => Element::Blocks(Format::Q5_0),
+            GgmlDType::Q5_1 => Element::Blocks(Format::Q5_1),
+            GgmlDType::Q8_0 => Element::Blocks(Format::Q8_0),
+            other => panic!("no test has {other:?}"),
+        };
+        Weight::of(active(), element, stored.shape().dims(), &stored.data().unwrap()).map(Some)
     }
 }
 
@@ -180,6 +201,20 @@ fn ref_attention(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], config: &Con
     out
 }
 
+fn run(model: &Llama, tokens: &[u32], cache: &mut KvCache, wanted: Wanted) -> Result<Vec<f32>> {
+    let mut workspace = Workspace::default();
+    model.forward(&mut [Segment { tokens, cache, wanted }], &mut workspace)?;
+    Ok(workspace.output().to_vec())
+}
+
+fn each(model: &Llama, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+    run(model, tokens, cache, Wanted::Each)
+}
+
+fn hidden(model: &Llama, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+    run(model, tokens, cache, Wanted::Hidden)
+}
+
 const TOKENS: [u32; 9] = [3, 14, 15, 9, 26, 5, 35, 8, 49];
 
 fn relative_error(got: &[f32], truth: &[f64]) -> f64 {
@@ -191,7 +226,7 @@ fn relative_error(got: &[f32], truth: &[f64]) -> f64 {
 fn check_against_reference(config: &Config, mut weights: Seeded, tolerance: f64) {
     let model = weights.model(config);
     for n in [1, 2, TOKENS.len()] {
-        let logits = model.forward(&TOKENS[..n], &mut model.new_cache()).unwrap();
+        let logits = model.logits(&TOKENS[..n], &mut model.new_cache()).unwrap();
         let error = relative_error(&logits, &reference(config, &mut weights, &TOKENS[..n]));
         assert!(error <= tolerance, "{n} tokens: relative error {error}, allowed {tolerance}");
     }
@@ -238,7 +273,7 @@ fn a_separate_output_is_used_and_a_tied_one_is_the_embedding() {
     copied.tensors.insert("output.weight".to_owned(), tied.tensors["token_embd.weight"].clone());
     let logits = |weights: &mut Seeded| {
         let model = weights.model(&config());
-        model.forward(&TOKENS, &mut model.new_cache()).unwrap()
+        model.logits(&TOKENS, &mut model.new_cache()).unwrap()
     };
     assert_eq!(logits(&mut tied), logits(&mut copied));
     assert_ne!(logits(&mut tied), logits(&mut separate));
@@ -260,11 +295,10 @@ fn portions_do_not_matter() {
     let config = Config { rope_scaling: scaling, sliding_window: Some(5), ..config() };
     for dtype in [GgmlDType::Q4_1, GgmlDType::F16, GgmlDType::BF16, GgmlDType::F32] {
         let model = Seeded::new(&config, dtype).model(&config);
-        let whole = model.forward(&TOKENS, &mut model.new_cache()).unwrap();
+        let whole = model.logits(&TOKENS, &mut model.new_cache()).unwrap();
         for portion in [1, 2, 4, 8] {
             let mut cache = model.new_cache();
-            let logits =
-                TOKENS.chunks(portion).map(|tokens| model.forward(tokens, &mut cache).unwrap()).last().unwrap();
+            let logits = TOKENS.chunks(portion).map(|tokens| model.logits(tokens, &mut cache).unwrap()).last().unwrap();
             assert_eq!(cache.len(), TOKENS.len());
             assert_eq!(logits, whole, "{dtype:?} in portions of {portion}");
         }
@@ -275,24 +309,57 @@ fn portions_do_not_matter() {
 fn logits_of_all_tokens_are_those_of_each() {
     let model = Seeded::new(&config(), GgmlDType::Q4_1).model(&config());
     let (mut cache, mut one) = (model.new_cache(), model.new_cache());
-    let each: Vec<f32> = TOKENS.iter().flat_map(|&token| model.forward(&[token], &mut one).unwrap()).collect();
+    let one_by_one: Vec<f32> = TOKENS.iter().flat_map(|&token| model.logits(&[token], &mut one).unwrap()).collect();
     let (head, tail) = TOKENS.split_at(3);
-    let all = [model.forward_all(head, &mut cache).unwrap(), model.forward_all(tail, &mut cache).unwrap()].concat();
-    assert_eq!(all, each);
-    assert!(model.forward_all(&[], &mut cache).is_err());
+    let all = [each(&model, head, &mut cache).unwrap(), each(&model, tail, &mut cache).unwrap()].concat();
+    assert_eq!(all, one_by_one);
+    assert!(each(&model, &[], &mut cache).is_err());
+}
+
+#[test]
+fn segments_of_a_pass_are_as_each_alone_and_fail_together() {
+    let model = Seeded::new(&config(), GgmlDType::Q4_1).model(&config());
+    let wanted = [Wanted::Last, Wanted::Nothing, Wanted::Each, Wanted::Hidden];
+    let parts: [&[u32]; 4] = [&TOKENS[..1], &TOKENS[1..4], &TOKENS[2..5], &TOKENS];
+    let begun = || {
+        parts.map(|tokens| {
+            let mut cache = model.new_cache();
+            each(&model, &tokens[..1], &mut cache).unwrap();
+            cache
+        })
+    };
+    let pass = |parts: [&[u32]; 4], caches: &mut [KvCache; 4], workspace: &mut Workspace| {
+        let mut batch: Vec<_> = parts
+            .into_iter()
+            .zip(caches)
+            .zip(wanted)
+            .map(|((tokens, cache), wanted)| Segment { tokens, cache, wanted })
+            .collect();
+        model.forward(&mut batch, workspace)
+    };
+    let mut alone = begun();
+    let rows: Vec<Vec<f32>> = (0..4).map(|i| run(&model, parts[i], &mut alone[i], wanted[i]).unwrap()).collect();
+    let (mut together, mut workspace) = (begun(), Workspace::default());
+    let bad = [parts[0], parts[1], &[50], parts[3]];
+    assert!(pass(bad, &mut together, &mut workspace).is_err());
+    assert!(together.iter().all(|cache| cache.len() == 1), "all are where they were");
+    pass(parts, &mut together, &mut workspace).unwrap();
+    assert_eq!(workspace.output(), rows.concat());
+    assert_eq!(workspace.output().len(), (1 + 3) * 50 + 9 * 64);
+    assert_eq!(together.map(|cache| cache.len()), parts.map(|tokens| tokens.len() + 1));
 }
 
 #[test]
 fn truncating_forgets() {
     let model = Seeded::new(&config(), GgmlDType::Q4_1).model(&config());
     let mut cache = model.new_cache();
-    let logits = model.forward(&TOKENS, &mut cache).unwrap();
+    let logits = model.logits(&TOKENS, &mut cache).unwrap();
     cache.truncate(4);
-    model.forward(&[7, 7, 7], &mut cache).unwrap();
+    model.logits(&[7, 7, 7], &mut cache).unwrap();
     cache.truncate(100);
     assert_eq!(cache.len(), 7);
     cache.truncate(4);
-    assert_eq!(model.forward(&TOKENS[4..], &mut cache).unwrap(), logits);
+    assert_eq!(model.logits(&TOKENS[4..], &mut cache).unwrap(), logits);
 }
 
 #[test]
@@ -301,10 +368,10 @@ fn caches_are_independent() {
     let (mut one, mut other) = (model.new_cache(), model.new_cache());
     let mut logits = Vec::new();
     for (i, &token) in TOKENS.iter().enumerate() {
-        logits = model.forward(&[token], &mut one).unwrap();
-        model.forward(&[49 - token, i as u32], &mut other).unwrap();
+        logits = model.logits(&[token], &mut one).unwrap();
+        model.logits(&[49 - token, i as u32], &mut other).unwrap();
     }
-    assert_eq!(logits, model.forward(&TOKENS, &mut model.new_cache()).unwrap());
+    assert_eq!(logits, model.logits(&TOKENS, &mut model.new_cache()).unwrap());
 }
 
 #[test]
@@ -314,12 +381,12 @@ fn a_cache_grows_in_steps_up_to_the_context() {
     let (mut cache, row_bytes) = (model.new_cache(), 2 * 2 * 32 * 4);
     assert_eq!((cache.bytes(), cache.is_empty()), (0, true));
     let mut logits = Vec::new();
-    for (portion, capacity) in [(0..255, 256), (255..256, 256), (256..257, 512), (257..600, 600)] {
-        logits = model.forward(&tokens[portion], &mut cache).unwrap();
+    for (portion, capacity) in [(0..31, 32), (31..32, 32), (32..33, 64), (33..600, 608)] {
+        logits = model.logits(&tokens[portion], &mut cache).unwrap();
         assert_eq!(cache.bytes(), capacity * row_bytes);
     }
-    assert_eq!(logits, model.forward(&tokens, &mut model.new_cache()).unwrap());
-    let error = model.forward(&[1], &mut cache).unwrap_err();
+    assert_eq!(logits, model.logits(&tokens, &mut model.new_cache()).unwrap());
+    let error = model.logits(&[1], &mut cache).unwrap_err();
     assert_eq!((error.kind(), cache.len()), (ErrorKind::ContextOverflow, 600));
     assert_eq!(error.to_string(), "extending the context: expected at most 600 tokens, got 600 and 1 more");
 }
@@ -328,10 +395,10 @@ fn a_cache_grows_in_steps_up_to_the_context() {
 fn bad_tokens_leave_the_cache_alone() {
     let model = Seeded::new(&config(), GgmlDType::Q4_1).model(&config());
     let mut cache = model.new_cache();
-    model.forward(&TOKENS, &mut cache).unwrap();
-    let error = model.forward(&[], &mut cache).unwrap_err();
+    model.logits(&TOKENS, &mut cache).unwrap();
+    let error = model.logits(&[], &mut cache).unwrap_err();
     assert_eq!(error.to_string(), "running the model: expected at least one token, got none");
-    let error = model.forward(&[1, 50], &mut cache).unwrap_err();
+    let error = model.logits(&[1, 50], &mut cache).unwrap_err();
     assert_eq!(error.to_string(), "running the model: expected token ids below 50, got 50");
     assert_eq!((error.kind(), cache.len()), (ErrorKind::InvalidRequest, TOKENS.len()));
 }
@@ -341,15 +408,15 @@ fn a_cache_of_another_model_is_refused() {
     let model = Seeded::new(&config(), GgmlDType::Q4_1).model(&config());
     let smaller = Config { n_layer: 1, ..config() };
     let mut foreign = Seeded::new(&smaller, GgmlDType::Q4_1).model(&smaller).new_cache();
-    let error = model.forward(&TOKENS, &mut foreign).unwrap_err();
-    assert!(error.to_string().ends_with("= (2, 32, 600), got (1, 32, 600)"), "{error}");
+    let error = model.logits(&TOKENS, &mut foreign).unwrap_err();
+    assert!(error.to_string().ends_with("= (2, 2, 16, 600), got (1, 2, 16, 600)"), "{error}");
 }
 
 #[test]
 fn missing_and_misshapen_tensors_are_named() {
     let whole = Seeded::new(&config(), GgmlDType::F32);
     let check = |mut weights: Seeded, expected: &str| {
-        let error = Llama::new(config(), &mut weights, &Device::Cpu).unwrap_err();
+        let error = Llama::new(config(), &mut weights, CacheType::F32).unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::InvalidFormat, expected));
     };
     for name in whole.tensors.keys() {
@@ -367,7 +434,7 @@ fn missing_and_misshapen_tensors_are_named() {
     let expected = "reading tensor output.weight: expected shape [50, 64], got [50]";
     check(whole.clone().insert("output.weight", vec![1.0; 50]), expected);
     let config = Config { n_head_kv: 3, ..config() };
-    assert!(Llama::new(config, &mut whole.clone(), &Device::Cpu).unwrap_err().to_string().contains("n_head_kv"));
+    assert!(Llama::new(config, &mut whole.clone(), CacheType::F32).unwrap_err().to_string().contains("n_head_kv"));
 }
 
 #[test]
@@ -375,15 +442,15 @@ fn hidden_states_are_what_logits_are_made_of_however_cut() {
     let mut seeded = Seeded::new(&config(), GgmlDType::F32);
     let model = seeded.model(&config());
     let tokens = [3, 1, 4, 1, 5, 9, 2];
-    let whole = model.hidden(&tokens, &mut model.new_cache()).unwrap();
+    let whole = hidden(&model, &tokens, &mut model.new_cache()).unwrap();
     let mut cache = model.new_cache();
-    let mut pieces = model.hidden(&tokens[..3], &mut cache).unwrap();
-    pieces.extend(model.hidden(&tokens[3..], &mut cache).unwrap());
+    let mut pieces = hidden(&model, &tokens[..3], &mut cache).unwrap();
+    pieces.extend(hidden(&model, &tokens[3..], &mut cache).unwrap());
     assert_eq!((whole.len(), cache.len()), (tokens.len() * 64, tokens.len()));
     assert_eq!(whole, pieces);
     let last = Tensor::from_slice(&whole[6 * 64..], (1, 64), &Device::Cpu).unwrap();
     let output = &seeded.tensors["token_embd.weight"];
-    let logits = Tensor::new(model.forward(&tokens, &mut model.new_cache()).unwrap(), &Device::Cpu).unwrap();
+    let logits = Tensor::new(model.logits(&tokens, &mut model.new_cache()).unwrap(), &Device::Cpu).unwrap();
     assert_close(&last.matmul(&output.t().unwrap()).unwrap().squeeze(0).unwrap(), &logits, 1e-4);
-    assert!(model.hidden(&[], &mut cache).is_err() && model.hidden(&[50], &mut cache).is_err());
+    assert!(hidden(&model, &[], &mut cache).is_err() && hidden(&model, &[50], &mut cache).is_err());
 }

@@ -25,7 +25,7 @@ pub struct SteppedConfig {
     pub file_bytes: u64,
     /// Use less context than the model allows.
     pub context_length: Option<usize>,
-    /// Conversations that take turns; see `Limits`.
+    /// Conversations that share the model; see `Limits`.
     pub max_running: Option<usize>,
     /// Requests that may wait; see `Limits`.
     pub max_waiting: Option<usize>,
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn several_replies_take_turns_and_one_may_be_cancelled() {
+    fn several_replies_share_passes_and_one_may_be_cancelled() {
         let mut engine = ready(8);
         let greedy = r#"{"prompt":["Hello"],"temperature":0,"ignore_eos":true,"max_tokens":12}"#;
         let ids = [0; 3].map(|_| engine.submit(request(greedy)).expect("room"));
@@ -271,7 +271,7 @@ mod tests {
         let [first, second, third] = ids.map(|id| outcome(&events, id));
         assert_eq!((first.1, second.1), (Some(FinishReason::Length), Some(FinishReason::Cancelled)));
         assert_eq!(first, third, "the same question has the same answer");
-        assert_eq!(engine.stats(), Stats { waiting: 0, running: 0, generated_tokens: 25 - 1, healthy: true });
+        assert_eq!(engine.stats(), Stats { waiting: 0, running: 0, generated_tokens: 12 + 1 + 12, healthy: true });
     }
 
     #[test]

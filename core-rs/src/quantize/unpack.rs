@@ -31,6 +31,7 @@ pub fn dequantize(dtype: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<()> 
         GgmlType::Q5_0 => each_block(bytes, out, q5_0),
         GgmlType::Q5_1 => each_block(bytes, out, q5_1),
         GgmlType::Q8_0 => each_block(bytes, out, q8_0),
+        GgmlType::IQ4NL => each_block(bytes, out, iq4_nl),
         GgmlType::Q2K => each_block(bytes, out, q2_k),
         GgmlType::Q3K => each_block(bytes, out, q3_k),
         GgmlType::Q4K => each_block(bytes, out, q4_k),
@@ -69,6 +70,14 @@ fn f16_row(bytes: &[u8], out: &mut [f32]) {
 fn q4_0([d0, d1, q @ ..]: &[u8; 18], y: &mut [f32; 32]) {
     let d = half(*d0, *d1);
     *y = array::from_fn(|i| (f32::from(nibble(q, i)) - 8.0) * d);
+}
+
+/// `kvalues_iq4nl` of ggml.
+const IQ4_NL: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+fn iq4_nl([d0, d1, q @ ..]: &[u8; 18], y: &mut [f32; 32]) {
+    let d = half(*d0, *d1);
+    *y = array::from_fn(|i| d * f32::from(IQ4_NL[usize::from(nibble(q, i))]));
 }
 
 fn q4_1([d0, d1, m0, m1, q @ ..]: &[u8; 20], y: &mut [f32; 32]) {

@@ -45,17 +45,18 @@ fn vectors_are_the_mean_or_the_last_state_at_length_one() {
 }
 
 #[test]
-fn long_prompts_come_in_chunks_and_neighbours_run_between() {
-    let (len, mut events) = (2 * PREFILL_CHUNK + 1, Vec::new());
+fn long_prompts_come_in_chunks_and_neighbours_run_beside() {
+    let (len, mut events) = (2 * PROMPT_BESIDE_REPLIES + 1, Vec::new());
     let mut engine = engine(Limits::default());
+    engine.submit(2, super::request("a", ""), 0, &mut events);
+    engine.step(&|_| false, &mut events);
     LONGEST.set(0);
     engine.submit(1, request(&"c".repeat(len), ""), 0, &mut events);
-    engine.submit(2, super::request("a", ""), 0, &mut events);
-    for _ in 0..4 {
+    for _ in 0..2 {
         engine.step(&|_| false, &mut events);
     }
     let texts = events.iter().filter(|event| matches!(event.kind, EventKind::Text { .. })).count();
-    assert_eq!((LONGEST.get(), texts), (PREFILL_CHUNK, 2));
+    assert_eq!((LONGEST.get(), texts), (PROMPT_BESIDE_REPLIES, 3));
     let all = finish(&mut engine, events);
     check_events(&all[&1], (2.0, (len - 1) as f32 / 2.0), len);
 }
@@ -65,7 +66,9 @@ fn a_cancel_between_chunks_ends_it_as_closed() {
     for steps in 0..2 {
         let mut engine = engine(Limits::default());
         let mut events = Vec::new();
-        engine.submit(1, request(&"c".repeat(PREFILL_CHUNK + 1), ""), 0, &mut events);
+        engine.submit(2, super::request("a", ""), 0, &mut events);
+        engine.step(&|_| false, &mut events);
+        engine.submit(1, request(&"c".repeat(PROMPT_BESIDE_REPLIES + 1), ""), 0, &mut events);
         for _ in 0..steps {
             engine.step(&|_| false, &mut events);
         }

@@ -19,7 +19,7 @@ use crate::constrain::{STACK_BYTES, Vocabulary};
 use crate::engine::{Ask, Constraint, Engine, Event, EventKind, Grammar, Limits, RequestId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect;
-use crate::kernels;
+use crate::kernels::{self, CacheType};
 use crate::load::ModelInfo;
 use crate::model::Llama;
 use crate::records::{HostEvent, Stats};
@@ -39,12 +39,15 @@ pub struct HostConfig {
     pub lora: Vec<PathBuf>,
     /// Use less context than the model allows.
     pub context_length: Option<usize>,
-    /// Conversations that take turns; see `Limits`.
+    /// Conversations that share the model; see `Limits`.
     pub max_running: Option<usize>,
     /// Requests that may wait; see `Limits`.
     pub max_waiting: Option<usize>,
     /// Force a kernel (`scalar`, `avx2`) instead of the best this machine has.
     pub cpu: Option<String>,
+    /// How conversations keep keys and values: `f32`, `f16` or `q8_0`.
+    #[serde(default)]
+    pub kv: CacheType,
 }
 
 /// An engine on a thread of its own.
@@ -341,7 +344,7 @@ impl Shared {
         let plan = checkpoint.plan(config.context_length).map_err(cannot)?;
         inspect::check(&checkpoint, plan.config(), machine::memory()).map_err(cannot)?;
         let loaded = checkpoint
-            .load(plan, &mut |done, total| {
+            .load(plan, config.kv, &mut |done, total| {
                 let mut state = self.lock();
                 state.push_event(HostEvent::Loading { done, total });
                 self.events.notify_all();

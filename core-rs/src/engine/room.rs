@@ -1,0 +1,48 @@
+//! What one forward pass has room for. A cancel, a new request and the neighbours' next tokens wait for a pass to end, so
+//! its length is bounded here.
+
+/// Most prompt tokens of a pass that also gives replies their next token.
+pub(super) const PROMPT_BESIDE_REPLIES: usize = 64;
+/// Most prompt tokens of a pass without replies: weights are read once for more tokens, and nobody is being read to.
+pub(super) const PROMPT_ALONE: usize = 512;
+/// Most tokens of one prompt whose logits are all wanted: a row of them has as many numbers as the vocabulary.
+pub(super) const PROMPT_TOLD: usize = 64;
+
+/// The room of one pass, dealt out to replies first.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    /// Replies that get their next token.
+    replies: usize,
+    /// Prompt tokens dealt out.
+    prompt: usize,
+}
+
+impl Room {
+    /// Room for the next token of a reply: always there, since a place among those running is.
+    pub fn reply(&mut self) -> usize {
+        self.replies += 1;
+        1
+    }
+
+    /// Room for up to `wanted` tokens of a prompt. Prompts that get none are first in the next pass.
+    pub fn prompt(&mut self, wanted: usize) -> usize {
+        let most = if self.replies > 0 { PROMPT_BESIDE_REPLIES } else { PROMPT_ALONE };
+        let share = wanted.min(most.saturating_sub(self.prompt));
+        self.prompt += share;
+        share
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_share_what_replies_leave_them() {
+        let mut room = Room::default();
+        assert_eq!([500, 100, 1].map(|wanted| room.prompt(wanted)), [500, 12, 0]);
+        let mut room = Room::default();
+        assert_eq!((room.reply(), room.reply()), (1, 1));
+        assert_eq!([10, 500, 1].map(|wanted| room.prompt(wanted)), [10, 54, 0]);
+    }
+}
