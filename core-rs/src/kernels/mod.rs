@@ -18,6 +18,8 @@ mod floats;
 mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod lanes_x86;
+#[cfg(not(target_family = "wasm"))]
+mod limits;
 mod linear;
 mod matmul;
 mod parallel;
@@ -34,6 +36,8 @@ mod x86_blocks;
 pub use dispatch::{Isa, active, available, select};
 pub(crate) use dispatch::{attend, swiglu};
 pub(crate) use lanes::{LaneWork, Lanes, WIDTH, nearest, on_lanes};
+#[cfg(not(target_family = "wasm"))]
+pub use limits::Loops;
 pub use linear::{Linear, forward_shared};
 pub use parallel::try_for_each_chunk;
 pub(crate) use parallel::{for_each_row, on_pool};
