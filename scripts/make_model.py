@@ -2,7 +2,7 @@
 """Write GGUF files with random weights: the small test model, and files of Llama-2-7B's shape for speed figures.
 
     make_model.py tiny OUT.gguf
-    make_model.py 7b OUT.gguf --tokenizer TOKENIZER.model [--kind q4_0] [--layers 32]
+    make_model.py 7b OUT.gguf --tokenizer TOKENIZER.model|tokenizer.json [--kind q4_0] [--layers 32]
 
 Tests need a Llama-2-shaped model in every clone, without a download and without weights that are somebody else's:
 `tiny` trains a SentencePiece vocabulary on tests/fixtures/corpus.txt and draws its weights from a seed, so
@@ -11,13 +11,16 @@ no language; its replies are varied noise, and ids and logits can still be compa
 
 `7b` has the shape of Llama-2-7B (Vicuna-7b-v1.5). One matrix per shape is quantised by ggml's reference quantiser and
 rolled by rows for each layer, so every layer has bytes of its own in the file. 32 layers: q4_0 3.8 GB, q4_k_m 4.1 GB,
-q8_0 7.2 GB, f16 13.5 GB; writing takes about two minutes.
+q8_0 7.2 GB, f16 13.5 GB; writing takes about two minutes. Its vocabulary is Llama-2's, as SentencePiece has it or as the
+tokenizer.json that scripts/llama2_tokenizer.ts writes; `deno task make:7b OUT.gguf [--kind q4_0]` does both.
 
 Absent: trained weights, chat templates, any vocabulary that is not given or trained here.
 """
 import argparse
 import hashlib
 import io
+import json
+import re
 from pathlib import Path
 
 import gguf
@@ -63,6 +66,49 @@ def train_vocabulary(n_vocab, lines=None):
         normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=True,
         allow_whitespace_only_pieces=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=1, minloglevel=2)
     return sentencepiece.SentencePieceProcessor(model_proto=proto.getvalue())
+
+
+class JsonVocabulary:
+    """A tokenizer.json in Llama-2's layout, asked as SentencePiece is: <unk>, <s>, </s>, bytes, then pieces by rank."""
+
+    def __init__(self, path):
+        vocab = json.loads(Path(path).read_text(encoding="utf-8"))["model"]["vocab"]
+        self.pieces = sorted(vocab, key=vocab.get)
+
+    def vocab_size(self):
+        return len(self.pieces)
+
+    def id_to_piece(self, i):
+        return self.pieces[i]
+
+    def get_score(self, i):
+        if i >= N_SPECIAL and not self.pieces[i].strip("\u2581"):  # spaces alone come from nothing but other spaces
+            return -1e9
+        return float(min(N_SPECIAL - i, 0))
+
+    def is_unknown(self, i):
+        return i == self.unk_id()
+
+    def is_control(self, i):
+        return i in (self.bos_id(), self.eos_id())
+
+    def is_byte(self, i):
+        return re.fullmatch("<0x[0-9A-F]{2}>", self.pieces[i]) is not None
+
+    def unk_id(self):
+        return 0
+
+    def bos_id(self):
+        return 1
+
+    def eos_id(self):
+        return 2
+
+
+def read_vocabulary(path):
+    if path.endswith(".json"):
+        return JsonVocabulary(path)
+    return sentencepiece.SentencePieceProcessor(model_file=path)
 
 
 def piece_type(sp, i):
@@ -172,7 +218,7 @@ def make_7b(out, kind, layers, tokenizer):
     s, rng, made = BIG | dict(n_layer=layers), np.random.default_rng(0), {}
     w = gguf.GGUFWriter(out, "llama")
     add_shape(w, "random-llama-2-7b-shape", FILE_TYPE[kind], s)
-    add_vocabulary(w, sentencepiece.SentencePieceProcessor(model_file=tokenizer))
+    add_vocabulary(w, read_vocabulary(tokenizer))
 
     def add(name, rows, cols, qtype):
         key = (rows, cols, qtype)
@@ -205,7 +251,7 @@ def main():
     tiny.add_argument("out")
     big = shapes.add_parser("7b", help="the shape of Llama-2-7B")
     big.add_argument("out")
-    big.add_argument("--tokenizer", required=True, help="the SentencePiece model of Llama-2 (32,000 pieces)")
+    big.add_argument("--tokenizer", required=True, help="Llama-2's tokenizer.model or tokenizer.json (32,000 pieces)")
     big.add_argument("--kind", choices=BIG_BASE, default="q4_0")
     big.add_argument("--layers", type=int, default=32)
     a = parser.parse_args()
