@@ -44,6 +44,8 @@ const OWN_FLAGS: readonly string[] = [
   "json",
   "quiet",
 ] satisfies FlagName[];
+/** Whether speculation is there to be turned off. */
+const CAN_SPECULATE = (COMMANDS.bench.flags as readonly string[]).includes("speculate");
 const LABELS: Readonly<Record<Contestant, string>> = {
   llamero: "llamero",
   wasm: "llamero in WebAssembly",
@@ -133,12 +135,11 @@ async function measure(bench: Bench, wanted: readonly ScenarioName[]): Promise<B
 /** All steps, in order: in each round every turn that a scenario needs, and in each turn those who take it. */
 function stepsOf({ values, python }: Bench, scenarios: readonly ScenarioName[]): Step[] {
   const needed = new Set<TurnName>(scenarios.flatMap((name) => SCENARIOS[name].turns));
-  const flags: readonly string[] = COMMANDS.bench.flags;
   const takes: Record<Contestant, boolean> = { llamero: true, wasm: values.wasm === true, peer: python !== undefined };
   const turns = TURN_NAMES.filter((name) => needed.has(name)).flatMap((name) => {
-    const { by = CONTESTANTS, flags: asked = [] } = turnNamed(name);
-    const known = asked.every((word) => !word.startsWith("--") || flags.includes(word.slice(2)));
-    return CONTESTANTS.filter((who) => known && takes[who] && by.includes(who)).map((who) => ({ name, who }));
+    const { by = CONTESTANTS, speculates = false } = turnNamed(name);
+    if (speculates && !CAN_SPECULATE) return [];
+    return CONTESTANTS.filter((who) => takes[who] && by.includes(who)).map((who) => ({ name, who }));
   });
   return Array.from({ length: values.rounds! }, (_, at) => turns.map((turn) => ({ round: at + 1, ...turn }))).flat();
 }
@@ -196,8 +197,11 @@ async function ours({ deps, model, values }: Bench, name: TurnName, turn: Turn, 
   const passed = Object.entries(values).filter(([flag]) => !OWN_FLAGS.includes(flag)).flatMap(([flag, value]) =>
     value === true ? [`--${flag}`] : [`--${flag}`, String(value)]
   );
-  const where = who === "wasm" ? ["--wasm"] : [];
-  const args = ["bench", "--turn", name, "--model", model.path, ...where, ...passed, ...turn.flags ?? [], "--quiet"];
+  const how = [
+    ...(who === "wasm" ? ["--wasm"] : []),
+    ...(CAN_SPECULATE && !turn.speculates ? ["--speculate", "off"] : []),
+  ];
+  const args = ["bench", "--turn", name, "--model", model.path, ...passed, ...how, "--quiet"];
   return readTurn(await deps.runSelf(args), LABELS[who]);
 }
 

@@ -42,8 +42,8 @@ export interface Turn extends Counts {
   busy?: boolean;
   /** The prompt is a text and its beginning once more, which the reply goes on with. */
   quote?: boolean;
-  /** More flags for llamero; without the turn where there are no such flags. */
-  flags?: readonly string[];
+  /** llamero may guess tokens ahead. It may not in other turns: replies to noise often repeat themselves, and are guessed. */
+  speculates?: boolean;
   /** Who takes it; default all. */
   by?: readonly Contestant[];
   /** Counts with `--quick`. */
@@ -58,20 +58,14 @@ export const TURNS = {
   load: { prompt: 0, reply: 0 },
   prefill: { prompt: 512, reply: 2, limits: true, quick: { prompt: 128 } },
   decode: { prompt: 32, reply: 64, limits: true, quick: { reply: 16 } },
+  guess: { prompt: 32, reply: 64, speculates: true, by: OURS, quick: { reply: 16 } },
   busy: { prompt: 32, reply: 32, busy: true, by: NATIVE, quick: { reply: 8 } },
   batch: { prompt: 32, reply: 64, conversations: 8, by: NATIVE, quick: { prompt: 8, reply: 16 } },
   near: { prompt: 100, reply: 32, kv: "q8_0", by: NATIVE, quick: { reply: 16 } },
   far: { prompt: 3500, reply: 32, kv: "q8_0", by: NATIVE, quick: { prompt: 1000, reply: 16 } },
   memory: { prompt: 512, reply: 16, quick: { prompt: 128, reply: 2 } },
-  quote: { prompt: 512, reply: 128, quote: true, by: OURS, quick: { reply: 48 } },
-  plain: {
-    prompt: 512,
-    reply: 128,
-    quote: true,
-    by: OURS,
-    flags: ["--speculate", "off"],
-    quick: { reply: 48 },
-  },
+  plain: { prompt: 512, reply: 128, quote: true, by: OURS, quick: { reply: 48 } },
+  quote: { prompt: 512, reply: 128, quote: true, speculates: true, by: OURS, quick: { reply: 48 } },
 } as const satisfies Record<string, Turn>;
 
 /** The name of a turn. */
@@ -258,8 +252,8 @@ export const SCENARIOS = {
     ],
   },
   quote: {
-    about: "a reply that repeats what the prompt says, with and without speculation",
-    turns: ["quote", "plain"],
+    about: "a reply that repeats what the prompt says, and one that does not, with and without speculation",
+    turns: ["decode", "guess", "plain", "quote"],
     figures: [
       { name: "tok_s", label: "quoting", unit: "rate", of: ({ turns }) => some(turns.quote?.decode_tok_s) },
       {
@@ -274,7 +268,13 @@ export const SCENARIOS = {
         unit: "times",
         of: ({ turns }) => some(turns.quote?.decode_tok_s) / some(turns.plain?.decode_tok_s),
       },
-      { name: "repeated", label: "tokens as before", unit: "share", of: ({ turns }) => some(turns.quote?.repeated) },
+      {
+        name: "decode_times_plain",
+        label: "the same, not quoting",
+        unit: "times",
+        of: ({ turns }) => some(turns.guess?.decode_tok_s) / some(turns.decode?.decode_tok_s),
+      },
+      { name: "repeated", label: "tokens as before", unit: "share", of: ({ turns }) => some(turns.plain?.repeated) },
     ],
   },
   neighbour: {

@@ -64,6 +64,7 @@ Deno.test("medians, ratios and shares of a report", () => {
     ["quote.tok_s", null, null, null],
     ["quote.plain_tok_s", null, null, null],
     ["quote.times_plain", null, null, null],
+    ["quote.decode_times_plain", null, null, null],
     ["quote.repeated", null, null, null],
     ["neighbour.tok_s", 3, 1.5, 2],
     ["neighbour.share_of_quiet", 0.5, 0.5, 1],
