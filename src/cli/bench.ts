@@ -109,6 +109,11 @@ async function measure(bench: Bench, wanted: readonly ScenarioName[]): Promise<B
     }
     return needed <= facts.contextLength;
   });
+  if (scenarios.length === 0) {
+    throw new CommandError(
+      `measuring failed: a context of ${facts.contextLength} tokens is too short; --quick takes less`,
+    );
+  }
   const steps = stepsOf(bench, scenarios);
   const rounds = Array.from({ length: values.rounds! }, (): Round => ({ llamero: {}, wasm: {}, peer: {} }));
   if (steps.some(({ name }) => name === "load")) {

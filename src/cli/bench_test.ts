@@ -157,6 +157,12 @@ Deno.test("what does not fit the context is left out, and a single turn says so"
     on.terminal.errors,
     "depth is left out: expected at most 600 tokens of prompt and reply, got 3506\n",
   );
+  const nothing = played(undefined, 600);
+  assertEquals(await nothing.run("--only", "depth", "--quiet"), 1);
+  assertEquals(
+    nothing.on.terminal.errors,
+    "llamero: measuring failed: a context of 600 tokens is too short; --quick takes less\n",
+  );
   const small = stage({ model: { contextLength: 60 } });
   assertEquals(await small.run("bench", "--turn", "decode", "--decode-tokens", "29"), 1);
   assertEquals(
