@@ -15,7 +15,7 @@ import { parseArgs } from "node:util";
 import { fileURLToPath } from "node:url";
 import { createApp } from "../src/api/app.ts";
 import { Metrics } from "../src/api/metrics.ts";
-import { median } from "../src/cli/bench.ts";
+import { median } from "../src/cli/bench_table.ts";
 import { tracer } from "../src/api/trace.ts";
 import { type Engine, openEngine } from "../src/engine/mod.ts";
 

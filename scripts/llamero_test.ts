@@ -233,6 +233,12 @@ machine(
   },
 );
 
+machine("bench alone may start any program: itself, a neighbour, a python", async (m) => {
+  m.stub("deno", DENO("2.9.6"));
+  assertStringIncludes((await m.run(["chat"], LIB)).out, "[--allow-run=python3,python]\n");
+  assertStringIncludes((await m.run(["bench"], LIB)).out, "[--allow-run]\n");
+});
+
 machine("--engine wasm builds and permits WebAssembly instead of the library", async (m) => {
   m.stub("deno", DENO_THAT_BUILDS);
   for (const args of [["chat", "--engine", "wasm"], ["serve", "--engine=wasm"]]) {

@@ -2,7 +2,7 @@
 """Write GGUF files with random weights: the small test model, and files of Llama-2-7B's shape for speed figures.
 
     make_model.py tiny OUT.gguf
-    make_model.py 7b OUT.gguf --tokenizer TOKENIZER.model [--kind q4_0] [--layers 32]
+    make_model.py 7b OUT.gguf --tokenizer TOKENIZER.model|tokenizer.json [--kind q4_0] [--layers 32] [--ring N]
 
 Tests need a Llama-2-shaped model in every clone, without a download and without weights that are somebody else's:
 `tiny` trains a SentencePiece vocabulary on tests/fixtures/corpus.txt and draws its weights from a seed, so
@@ -11,13 +11,18 @@ no language; its replies are varied noise, and ids and logits can still be compa
 
 `7b` has the shape of Llama-2-7B (Vicuna-7b-v1.5). One matrix per shape is quantised by ggml's reference quantiser and
 rolled by rows for each layer, so every layer has bytes of its own in the file. 32 layers: q4_0 3.8 GB, q4_k_m 4.1 GB,
-q8_0 7.2 GB, f16 13.5 GB; writing takes about two minutes.
+q8_0 7.2 GB, f16 13.5 GB; writing takes about two minutes. Its vocabulary is Llama-2's, as SentencePiece has it or as the
+tokenizer.json that scripts/llama2_tokenizer.ts writes; `deno task make:7b OUT.gguf [--kind q4_0]` does both. With --ring its
+replies run in circles of N tokens, as foreseeable as a quote is for a model that knows a language: layers add nothing, and
+each token's output row is the embedding of the one before it. Every matrix is multiplied all the same.
 
 Absent: trained weights, chat templates, any vocabulary that is not given or trained here.
 """
 import argparse
 import hashlib
 import io
+import json
+import re
 from pathlib import Path
 
 import gguf
@@ -63,6 +68,49 @@ def train_vocabulary(n_vocab, lines=None):
         normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=True,
         allow_whitespace_only_pieces=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=1, minloglevel=2)
     return sentencepiece.SentencePieceProcessor(model_proto=proto.getvalue())
+
+
+class JsonVocabulary:
+    """A tokenizer.json in Llama-2's layout, asked as SentencePiece is: <unk>, <s>, </s>, bytes, then pieces by rank."""
+
+    def __init__(self, path):
+        vocab = json.loads(Path(path).read_text(encoding="utf-8"))["model"]["vocab"]
+        self.pieces = sorted(vocab, key=vocab.get)
+
+    def vocab_size(self):
+        return len(self.pieces)
+
+    def id_to_piece(self, i):
+        return self.pieces[i]
+
+    def get_score(self, i):
+        if i >= N_SPECIAL and not self.pieces[i].strip("\u2581"):  # spaces alone come from nothing but other spaces
+            return -1e9
+        return float(min(N_SPECIAL - i, 0))
+
+    def is_unknown(self, i):
+        return i == self.unk_id()
+
+    def is_control(self, i):
+        return i in (self.bos_id(), self.eos_id())
+
+    def is_byte(self, i):
+        return re.fullmatch("<0x[0-9A-F]{2}>", self.pieces[i]) is not None
+
+    def unk_id(self):
+        return 0
+
+    def bos_id(self):
+        return 1
+
+    def eos_id(self):
+        return 2
+
+
+def read_vocabulary(path):
+    if path.endswith(".json"):
+        return JsonVocabulary(path)
+    return sentencepiece.SentencePieceProcessor(model_file=path)
 
 
 def piece_type(sp, i):
@@ -167,29 +215,45 @@ def big_type(kind, part, layer, layers):
     return BIG_BASE[kind]
 
 
-def make_7b(out, kind, layers, tokenizer):
-    """The speed file: each shape is drawn and quantised once, then rolled."""
+def before(ids, ring):
+    """The id that each follows in circles of `ring`."""
+    return ids // ring * ring + (ids - 1) % ring
+
+
+def make_7b(out, kind, layers, tokenizer, ring=None):
+    """The speed file: each shape is drawn and quantised once, then rolled; for a ring what joins the residual is zero."""
     s, rng, made = BIG | dict(n_layer=layers), np.random.default_rng(0), {}
     w = gguf.GGUFWriter(out, "llama")
     add_shape(w, "random-llama-2-7b-shape", FILE_TYPE[kind], s)
-    add_vocabulary(w, sentencepiece.SentencePieceProcessor(model_file=tokenizer))
+    add_vocabulary(w, read_vocabulary(tokenizer))
+
+    def draw(rows, cols):
+        return rng.standard_normal((rows, cols), dtype=np.float32) * np.float32(BIG_GAIN / np.sqrt(cols))
 
     def add(name, rows, cols, qtype):
-        key = (rows, cols, qtype)
+        key = (rows, cols, qtype, ring and name.endswith(("attn_output.weight", "ffn_down.weight")))
         if key not in made:
-            a = rng.standard_normal((rows, cols), dtype=np.float32)
-            made[key] = encode(a * np.float32(BIG_GAIN / np.sqrt(cols)), qtype)
+            made[key] = encode(draw(rows, cols) * np.float32(not key[-1]), qtype)
         w.add_tensor(name, np.roll(made[key], int(rng.integers(rows)), axis=0), raw_dtype=qtype)
 
+    def add_ends(name, qtype):
+        if not ring:
+            return add(name, s["n_vocab"], s["n_embd"], qtype)
+        if "ends" not in made:
+            made["ends"] = draw(s["n_vocab"], s["n_embd"])
+        ids = np.arange(s["n_vocab"])
+        rows = ids if name.startswith("token_embd") else before(ids, ring)
+        w.add_tensor(name, encode(made["ends"][rows], qtype), raw_dtype=qtype)
+
     ones = np.ones(s["n_embd"], np.float32)
-    add("token_embd.weight", s["n_vocab"], s["n_embd"], BIG_BASE[kind])
+    add_ends("token_embd.weight", BIG_BASE[kind])
     for i in range(layers):
         w.add_tensor(f"blk.{i}.attn_norm.weight", ones)
         w.add_tensor(f"blk.{i}.ffn_norm.weight", ones)
         for part, rows, cols in layer_matrices(s):
             add(f"blk.{i}.{part}.weight", rows, cols, big_type(kind, part, i, layers))
     w.add_tensor("output_norm.weight", ones)
-    add("output.weight", s["n_vocab"], s["n_embd"], big_type(kind, "output", 0, layers))
+    add_ends("output.weight", big_type(kind, "output", 0, layers))
     write(w)
 
 
@@ -205,14 +269,15 @@ def main():
     tiny.add_argument("out")
     big = shapes.add_parser("7b", help="the shape of Llama-2-7B")
     big.add_argument("out")
-    big.add_argument("--tokenizer", required=True, help="the SentencePiece model of Llama-2 (32,000 pieces)")
+    big.add_argument("--tokenizer", required=True, help="Llama-2's tokenizer.model or tokenizer.json (32,000 pieces)")
     big.add_argument("--kind", choices=BIG_BASE, default="q4_0")
     big.add_argument("--layers", type=int, default=32)
+    big.add_argument("--ring", type=int, help="replies run in circles of so many tokens, a divisor of 32,000")
     a = parser.parse_args()
     if a.shape == "tiny":
         make_tiny(a.out)
     else:
-        make_7b(a.out, a.kind, a.layers, a.tokenizer)
+        make_7b(a.out, a.kind, a.layers, a.tokenizer, a.ring)
     print(f"{sha256(a.out)}  {Path(a.out).stat().st_size} bytes  {a.out}")
 
 

@@ -34,18 +34,42 @@ function realDeps(): Deps {
       return (request, info) => app.fetch(request, info);
     },
     pull,
-    runPeer,
+    runPeer: (python, args) => runProgram(python, [scriptPath("llama_cpp_bench.py"), ...args]),
+    runSelf: (args) => runProgram(Deno.execPath(), [...DENO_RUN, ...args]),
+    keepBusy,
     runTests,
-    now: () => performance.now(),
-    residentBytes: () => Deno.memoryUsage().rss,
+    now: () => performance.timeOrigin + performance.now(),
+    peakBytes,
   };
 }
 
-async function runPeer(python: string, args: readonly string[]): Promise<Finished> {
-  const script = scriptPath("llama_cpp_bench.py");
-  const { code, stdout, stderr } = await new Deno.Command(python, { args: [script, ...args], stdin: "null" }).output();
+/** How this program is started. What it may do is decided for the one that the user starts (scripts/llamero). */
+const DENO_RUN = ["run", "--quiet", "-A", "--config", inCheckout("deno.json"), inCheckout("src/main.ts")];
+/** Ends with its parent, whatever ended that. */
+const BUSY = "const parent = Deno.ppid; while (Deno.ppid === parent) for (let i = 0; i < 1e8; i++);";
+
+async function runProgram(program: string, args: readonly string[]): Promise<Finished> {
+  const { code, stdout, stderr } = await new Deno.Command(program, { args: [...args], stdin: "null" }).output();
   const text = new TextDecoder();
   return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
+}
+
+function keepBusy(): AsyncDisposable {
+  const [stdin, stdout, stderr] = ["null", "null", "null"] as const;
+  const child = new Deno.Command(Deno.execPath(), { args: ["eval", BUSY], stdin, stdout, stderr }).spawn();
+  return {
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGKILL");
+      await child.status;
+    },
+  };
+}
+
+/** Linux says it; elsewhere what is held now must do. */
+function peakBytes(): number {
+  if (Deno.build.os !== "linux") return Deno.memoryUsage().rss;
+  const [, kibibytes] = /^VmHWM:\s*(\d+) kB$/m.exec(Deno.readTextFileSync("/proc/self/status"))!;
+  return Number(kibibytes) * 1024;
 }
 
 async function runTests(args: readonly string[]): Promise<number> {
@@ -54,7 +78,11 @@ async function runTests(args: readonly string[]): Promise<number> {
 }
 
 function scriptPath(name: string): string {
-  return fileURLToPath(new URL(`../scripts/${name}`, import.meta.url));
+  return inCheckout(`scripts/${name}`);
+}
+
+function inCheckout(path: string): string {
+  return fileURLToPath(new URL(`../${path}`, import.meta.url));
 }
 
 if (import.meta.main) Deno.exit(await run(Deno.args, realDeps()));

@@ -90,3 +90,14 @@ Deno.test("what is shown as built in is what the core does", async () => {
     ["repeat_penalty", true],
   ]);
 });
+
+Deno.test("the machine's limits are measured, and progress counts the passes", async () => {
+  const seen: number[] = [];
+  const onProgress = ({ done, total }: { done: number; total: number }) => seen.push(done / total);
+  const limits = await runTask({ task: "machine" }, { core: LIBRARY, onProgress });
+  assertEquals(seen.length > 0 && seen.every((share) => share < 1), true);
+  for (const name of ["threads", "read_bytes_s", "multiply_adds_s"]) {
+    assertEquals(limits[name] as number > 0, true, name);
+  }
+  assertEquals(typeof limits.instruction_set, "string");
+});

@@ -1,61 +1,67 @@
 /**
- * `llamero bench`: loading, prefill, decode and memory of one model, in turns with the WebAssembly engine and llama.cpp
- * when they are asked for, so that all meet the same machine in the same state.
+ * `llamero bench`: figures of one model, in turns with the WebAssembly engine and llama.cpp when they are asked for, so
+ * that all meet the same machine in the same state. Each turn is a process of its own; what is measured stands in
+ * bench_table.ts.
  *
- * Each round loads the model anew. Prefill is the whole prompt, decode the reply without its first token, which the
- * prefill already gives. Memory is what the process holds at the end of a round, less what earlier rounds have left in
- * it: for llamero that includes Deno. It is the highest of all rounds, since memory that an allocator kept is used again.
+ * Absent here on purpose: measuring itself (bench_turn.ts, scripts/llama_cpp_bench.py), medians and tables
+ * (bench_report.ts).
  *
  * @module
  */
-import type { DoneEvent, Engine } from "../engine/engine.ts";
-import { formatBytes } from "../models/progress.ts";
-import type { Deps } from "./deps.ts";
-import { CommandError } from "./errors.ts";
-import type { FlagValues, Parsed } from "./flags.ts";
-import { loadModel, type LocatedModel, locateModel } from "./model.ts";
+import { formatDuration } from "../models/progress.ts";
+import { type BenchReport, reportOf, type Round, table } from "./bench_report.ts";
+import {
+  type Contestant,
+  CONTESTANTS,
+  contextOf,
+  type Facts,
+  type Measured,
+  SCENARIO_NAMES,
+  type ScenarioName,
+  SCENARIOS,
+  type Seen,
+  type Turn,
+  TURN_NAMES,
+  type TurnName,
+  turnNamed,
+} from "./bench_table.ts";
+import { takeTurn } from "./bench_turn.ts";
+import type { Deps, Finished } from "./deps.ts";
+import { CommandError, UsageError } from "./errors.ts";
+import { COMMANDS, type FlagName, type FlagValues, type Parsed } from "./flags.ts";
+import { type LocatedModel, locateModel } from "./model.ts";
 
-/** Figures of one round, or medians of several. */
-export interface Figures {
-  load_s: number;
-  prefill_tok_s: number;
-  decode_tok_s: number;
-  rss_gb: number;
-}
-
-/** What `--json` prints. */
-export interface BenchReport {
-  model: string;
-  quantization: string;
-  device: string;
-  threads: number;
-  prompt_tokens: number;
-  decode_tokens: number;
-  rounds: number;
-  llamero: Figures;
-  /** The WebAssembly engine under the same conditions, when it was measured. */
-  wasm: Figures & { device: string } | null;
-  /** WebAssembly divided by native: above 1 is better for rates, worse for time and memory. */
-  wasm_ratios: Figures | null;
-  /** llama.cpp under the same conditions, when it was measured. */
-  peer: Figures & { engine: string } | null;
-  /** llamero divided by llama.cpp: above 1 is better for rates, worse for time and memory. */
-  ratios: Figures | null;
-}
-
-/** A word that is one token nearly everywhere; the prompt is made of it. */
-const FILLER = " the";
-/** A short reply before the measured one: first calls touch cold pages. */
-const WARM_UP_TOKENS = 2;
 /** Python that is tried for the comparison when `LLAMERO_PEER_PYTHON` is not set. */
 const DEFAULT_PYTHON = "python3";
-const FIGURES = ["load_s", "prefill_tok_s", "decode_tok_s", "rss_gb"] as const satisfies (keyof Figures)[];
+/** Flags that say which turns there are; all others are for the turns themselves. */
+const OWN_FLAGS: readonly string[] = [
+  "model",
+  "only",
+  "turn",
+  "rounds",
+  "peer",
+  "wasm",
+  "json",
+  "quiet",
+] satisfies FlagName[];
+/** Whether speculation is there to be turned off. */
+const CAN_SPECULATE = (COMMANDS.bench.flags as readonly string[]).includes("speculate");
+const LABELS: Readonly<Record<Contestant, string>> = {
+  llamero: "llamero",
+  wasm: "llamero in WebAssembly",
+  peer: "llama.cpp",
+};
 
 /** The command. */
 export async function bench(deps: Deps, { values }: Parsed): Promise<number> {
+  const wanted = scenariosOf(values.only);
   const model = await locateModel(deps, values);
+  if (values.turn) {
+    deps.terminal.out(`${JSON.stringify(await takeTurn(deps, model, values))}\n`);
+    return 0;
+  }
   const python = deps.terminal.env("LLAMERO_PEER_PYTHON") || (values.peer ? DEFAULT_PYTHON : undefined);
-  const report = await measure(deps, model, values, python);
+  const report = await measure({ deps, model, values, python }, wanted);
   deps.terminal.out(values.json ? `${JSON.stringify(report)}\n` : table(report));
   if (!python && !values.json && !values.quiet) {
     deps.terminal.err(
@@ -65,193 +71,181 @@ export async function bench(deps: Deps, { values }: Parsed): Promise<number> {
   return 0;
 }
 
-interface Ours {
-  figures: Figures;
-  promptTokens: number;
-  decodeTokens: number;
-  quantization: string;
-  device: string;
-}
-
-interface Peers {
-  engine: string;
-  figures: Figures;
-}
-
-async function measure(deps: Deps, model: LocatedModel, values: FlagValues, python?: string): Promise<BenchReport> {
-  const [ours, wasm, peers]: [Ours[], Ours[], Peers[]] = [[], [], []];
-  const heldAtStart = deps.residentBytes();
-  const [rounds, threads] = [values.rounds!, navigator.hardwareConcurrency];
-  for (let round = 1; round <= rounds; round++) {
-    const note = (who: string) => values.quiet || deps.terminal.err(`round ${round} of ${rounds}: ${who}\n`);
-    note("llamero");
-    ours.push(await measureOurs(deps, model, { ...values, engine: "native" }, heldAtStart));
-    if (values.wasm) {
-      note("llamero in WebAssembly");
-      wasm.push(await measureOurs(deps, model, { ...values, engine: "wasm" }, heldAtStart));
-    }
-    if (!python) continue;
-    note("llama.cpp");
-    peers.push(await measurePeer(deps, model, { ...ours[0]!, threads }, python));
+/** The scenarios that `--only` names, or all. */
+function scenariosOf(only: string | undefined): ScenarioName[] {
+  if (only === undefined) return [...SCENARIO_NAMES];
+  const names = only.split(",");
+  const unknown = names.find((name) => !Object.hasOwn(SCENARIOS, name));
+  if (unknown !== undefined) {
+    throw new UsageError(`--only: expected some of ${SCENARIO_NAMES.join(",")}, got ${JSON.stringify(unknown)}`);
   }
-  const { promptTokens, decodeTokens, quantization, device } = ours[0]!;
-  const llamero = summary(ours);
-  const inWasm = values.wasm ? { device: wasm[0]!.device, ...summary(wasm) } : null;
-  const peer = python ? { engine: peers[0]!.engine, ...summary(peers) } : null;
-  return {
-    model: model.file,
-    quantization,
-    device,
-    threads,
-    prompt_tokens: promptTokens,
-    decode_tokens: decodeTokens,
-    rounds,
-    llamero,
-    wasm: inWasm,
-    wasm_ratios: inWasm && ratiosOf(inWasm, llamero),
-    peer,
-    ratios: peer && ratiosOf(llamero, peer),
-  };
+  return SCENARIO_NAMES.filter((name) => names.includes(name));
 }
 
-async function measureOurs(
-  deps: Deps,
-  model: LocatedModel,
-  values: FlagValues,
-  heldAtStart: number,
-): Promise<Ours> {
-  const leftBehind = deps.residentBytes() - heldAtStart;
-  const started = deps.now();
-  await using engine = await loadModel(deps, model, { ...values, quiet: true });
-  const loadMs = deps.now() - started;
-  const [promptTokens, decodeTokens] = [values["prompt-tokens"]!, values["decode-tokens"]!];
-  const { contextLength, quantization, device } = engine.model;
-  if (promptTokens + decodeTokens > contextLength) {
+interface Bench {
+  deps: Deps;
+  model: LocatedModel;
+  values: FlagValues;
+  /** The Python with llama.cpp; none: it is not measured. */
+  python: string | undefined;
+}
+
+/** A turn of one contestant in one round. */
+interface Step {
+  /** From 1. */
+  round: number;
+  name: TurnName;
+  who: Contestant;
+}
+
+async function measure(bench: Bench, wanted: readonly ScenarioName[]): Promise<BenchReport> {
+  const { deps, model, values } = bench;
+  const say = (sentence: string) => values.quiet || deps.terminal.err(`${sentence}\n`);
+  const facts = await factsOf(deps, model);
+  const scenarios = wanted.filter((name) => {
+    const needed = Math.max(...SCENARIOS[name].turns.map((turn) => contextOf(turnNamed(turn, values))));
+    if (needed > facts.contextLength) {
+      say(`${name} is left out: expected at most ${facts.contextLength} tokens of prompt and reply, got ${needed}`);
+    }
+    return needed <= facts.contextLength;
+  });
+  if (scenarios.length === 0) {
     throw new CommandError(
-      `measuring failed: expected at most ${contextLength} tokens of prompt and reply, got ${
-        promptTokens + decodeTokens
-      }`,
+      `measuring failed: a context of ${facts.contextLength} tokens is too short; --quick takes less`,
     );
   }
-  await generate(engine, FILLER, WARM_UP_TOKENS);
-  const { usage, timings } = await generate(engine, await promptOf(engine, promptTokens), decodeTokens);
+  const steps = stepsOf(bench, scenarios);
+  const rounds = Array.from({ length: values.rounds! }, (): Round => ({ llamero: {}, wasm: {}, peer: {} }));
+  if (steps.some(({ name }) => name === "load")) {
+    say("reading the file, so that the disk is not what is measured");
+    await take(bench, "load", "llamero");
+  }
+  const took = new Map<string, number>();
+  for (const [at, { round, name, who }] of steps.entries()) {
+    const left = timeLeft(steps.slice(at).map(keyOf), took);
+    say(`round ${round} of ${values.rounds}: ${name}, ${LABELS[who]}${left === undefined ? "" : ` (${left} left)`}`);
+    const begun = deps.now();
+    try {
+      rounds[round - 1]![who][name] = await take(bench, name, who);
+    } catch (error) {
+      // What was measured so far may have taken hours.
+      if (round === 1 || !(error instanceof CommandError)) throw error;
+      say(`left out: ${error.message}`);
+    }
+    took.set(keyOf({ round, name, who }), (deps.now() - begun) / 1000);
+  }
+  return reportOf({ model: model.file, facts, values, rounds, scenarios, threads: threads() });
+}
+
+/** All steps, in order: in each round every turn that a scenario needs, and in each turn those who take it. */
+function stepsOf({ values, python }: Bench, scenarios: readonly ScenarioName[]): Step[] {
+  const needed = new Set<TurnName>(scenarios.flatMap((name) => SCENARIOS[name].turns));
+  const takes: Record<Contestant, boolean> = { llamero: true, wasm: values.wasm === true, peer: python !== undefined };
+  const turns = TURN_NAMES.filter((name) => needed.has(name)).flatMap((name) => {
+    const { by = CONTESTANTS, speculates = false } = turnNamed(name);
+    if (speculates && !CAN_SPECULATE) return [];
+    return CONTESTANTS.filter((who) => takes[who] && by.includes(who)).map((who) => ({ name, who }));
+  });
+  return Array.from({ length: values.rounds! }, (_, at) => turns.map((turn) => ({ round: at + 1, ...turn }))).flat();
+}
+
+function keyOf({ name, who }: Step): string {
+  return `${name} ${who}`;
+}
+
+/** How long steps will take, going by those that were taken; what was not taken yet is like the mean of the others. */
+export function timeLeft(steps: readonly string[], took: ReadonlyMap<string, number>): string | undefined {
+  if (took.size === 0) return undefined;
+  const mean = [...took.values()].reduce((sum, each) => sum + each) / took.size;
+  return formatDuration(steps.reduce((sum, step) => sum + (took.get(step) ?? mean), 0));
+}
+
+function threads(): number {
+  return navigator.hardwareConcurrency;
+}
+
+/** What the core says about a model that it does not load. */
+async function factsOf(deps: Deps, { path }: LocatedModel): Promise<Facts> {
+  const report = await deps.runTask({ task: "inspect", source: { path } }, {}) as unknown as {
+    model: { context_length: number; quantization: string };
+    files: { bytes: number }[];
+    groups: { name: string; parameters: number; bytes: number }[];
+    memory: { cache: { context: number; f16: number; q8_0: number } };
+  };
+  const { model, files, groups, memory: { cache } } = report;
+  const sum = (numbers: number[]) => numbers.reduce((all, each) => all + each, 0);
+  // Where the output has no weights of its own it is the table of embeddings.
+  const tied = !groups.some(({ name }) => name === "output");
   return {
-    promptTokens: usage.promptTokens,
-    decodeTokens: usage.completionTokens,
-    quantization,
-    device,
-    figures: {
-      load_s: round(loadMs / 1000),
-      prefill_tok_s: round(usage.promptTokens / timings.prefillMs * 1000),
-      decode_tok_s: round((usage.completionTokens - 1) / timings.decodeMs * 1000),
-      rss_gb: round((deps.residentBytes() - leftBehind) / 1e9),
-    },
+    contextLength: model.context_length,
+    quantization: model.quantization,
+    fileBytes: sum(files.map(({ bytes }) => bytes)),
+    bytesPerToken: sum(groups.filter(({ name }) => tied || name !== "embedding").map(({ bytes }) => bytes)),
+    layerParameters: sum(
+      groups.filter(({ name }) => name === "attention" || name === "feed-forward").map(({ parameters }) => parameters),
+    ),
+    cacheBytes: { f16: cache.f16 / cache.context, q8_0: cache.q8_0 / cache.context },
   };
 }
 
-async function generate(engine: Engine, prompt: string, maxTokens: number): Promise<DoneEvent> {
-  const request = { prompt: [prompt], maxTokens, ignoreEos: true, sampling: { temperature: 0 } };
-  for await (const event of engine.generate(request)) if (event.type === "done") return event;
-  throw new CommandError("measuring failed: a reply ended without figures");
+/** One turn in a process of its own. */
+async function take(bench: Bench, name: TurnName, who: Contestant): Promise<Seen> {
+  const { deps, values } = bench;
+  const turn = turnNamed(name, values);
+  await using _neighbour = turn.busy ? deps.keepBusy() : undefined;
+  const begun = deps.now();
+  const measured = who === "peer" ? await peers(bench, turn) : await ours(bench, name, turn, who);
+  return { ...measured, start_s: measured.first_token_at - begun / 1000 };
 }
 
-/** A prompt of `tokens` tokens, or the nearest count that repeating a word can reach from below. */
-export async function promptOf(engine: Engine, tokens: number): Promise<string> {
-  const count = async (words: number) => (await engine.tokenize([FILLER.repeat(words)])).length;
-  let [low, high] = [1, tokens + 1];
-  while (high - low > 1) {
-    const middle = (low + high) >> 1;
-    if (await count(middle) <= tokens) low = middle;
-    else high = middle;
-  }
-  return FILLER.repeat(low);
+async function ours({ deps, model, values }: Bench, name: TurnName, turn: Turn, who: Contestant): Promise<Measured> {
+  const passed = Object.entries(values).filter(([flag]) => !OWN_FLAGS.includes(flag)).flatMap(([flag, value]) =>
+    value === true ? [`--${flag}`] : [`--${flag}`, String(value)]
+  );
+  const how = [
+    ...(who === "wasm" ? ["--wasm"] : []),
+    ...(CAN_SPECULATE && !turn.speculates ? ["--speculate", "off"] : []),
+  ];
+  const args = ["bench", "--turn", name, "--model", model.path, ...passed, ...how, "--quiet"];
+  return readTurn(await deps.runSelf(args), LABELS[who]);
 }
 
-async function measurePeer(
-  deps: Deps,
-  model: LocatedModel,
-  { promptTokens, decodeTokens, threads }: { promptTokens: number; decodeTokens: number; threads: number },
-  python: string,
-): Promise<Peers> {
-  const args = [model.path, promptTokens, decodeTokens, threads].map(String);
-  const { code, stdout, stderr } = await deps.runPeer(python, args).catch((error) => {
+async function peers({ deps, model, values, python }: Bench, turn: Turn): Promise<Measured> {
+  const { prompt, reply, conversations = 1 } = turn;
+  const counts = { prompt, reply, conversations, threads: threads(), kv: values.kv ?? turn.kv ?? "f16" };
+  const args = [model.path, ...Object.entries(counts).flatMap(([name, value]) => [`--${name}`, String(value)])];
+  const finished = await deps.runPeer(python!, args).catch((error) => {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     throw new CommandError(`measuring llama.cpp failed: expected a program ${python}, found none`, { cause: error });
   });
-  if (code !== 0) {
-    const reason = stderr.trim().split("\n").at(-1) || `status ${code}`;
-    throw new CommandError(`measuring llama.cpp with ${python} failed: ${reason}`);
-  }
-  return readPeer(stdout, python);
+  return readTurn(finished, `llama.cpp with ${python}`);
 }
 
-/** The last line of the script is its one JSON object. */
-function readPeer(stdout: string, python: string): Peers {
-  const line = stdout.trim().split("\n").at(-1) ?? "";
+/** The last line of a turn is its one JSON object. */
+function readTurn({ code, stdout, stderr }: Finished, who: string): Measured {
+  const fail = (reason: string, cause?: unknown) => new CommandError(`measuring ${who} failed: ${reason}`, { cause });
+  if (code !== 0) throw fail(stderr.trim().split("\n").at(-1)?.replace(/^llamero: /, "") || `status ${code}`);
+  let fields: Record<string, unknown>;
   try {
-    const fields = JSON.parse(line) as Record<string, unknown>;
-    const figures = each((name) => {
-      const value = fields[name];
-      if (typeof value !== "number") throw new TypeError(`expected a number ${name}, got ${JSON.stringify(value)}`);
-      return value;
-    });
-    return { engine: String(fields.engine ?? "llama.cpp"), figures };
+    fields = JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
   } catch (error) {
-    throw new CommandError(`measuring llama.cpp with ${python} failed: ${(error as Error).message}`, { cause: error });
+    throw fail((error as Error).message, error);
   }
+  for (const [name, needed] of NUMBERS) {
+    // JSON has no infinite rates; they come as null.
+    const value = fields[name] ?? undefined;
+    if (typeof value !== "number" && (needed || value !== undefined)) {
+      throw fail(`expected a number ${name}, got ${JSON.stringify(value)}`);
+    }
+  }
+  return { ...fields, engine: String(fields.engine) } as Measured;
 }
 
-function each(value: (name: keyof Figures) => number): Figures {
-  return Object.fromEntries(FIGURES.map((name) => [name, value(name)])) as Record<keyof Figures, number>;
-}
-
-/** Medians, and the highest memory. */
-function summary(rounds: readonly { figures: Figures }[]): Figures {
-  return each((name) => {
-    const values = rounds.map(({ figures }) => figures[name]);
-    return round(name === "rss_gb" ? Math.max(...values) : median(values));
-  });
-}
-
-function ratiosOf(figures: Figures, base: Figures): Figures {
-  return each((name) => round(figures[name] / base[name]));
-}
-
-/** The middle value, or the mean of the two in the middle. */
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
-}
-
-function round(value: number): number {
-  return Number(value.toPrecision(4));
-}
-
-const ROWS: readonly { name: keyof Figures; label: string; show: (value: number) => string }[] = [
-  { name: "load_s", label: "load", show: (value) => `${value.toFixed(2)} s` },
-  { name: "prefill_tok_s", label: "prefill", show: (value) => `${value.toFixed(1)} tokens/s` },
-  { name: "decode_tok_s", label: "decode", show: (value) => `${value.toFixed(1)} tokens/s` },
-  { name: "rss_gb", label: "memory", show: (value) => formatBytes(value * 1e9) },
+/** The numbers of a turn, and whether each turn has them. */
+const NUMBERS: readonly [keyof Measured, boolean][] = [
+  ["first_token_at", true],
+  ["load_s", true],
+  ["peak_bytes", true],
+  ["prefill_tok_s", false],
+  ["decode_tok_s", false],
 ];
-
-function table(report: BenchReport): string {
-  const { llamero, wasm, wasm_ratios, peer, ratios } = report;
-  const head = ["", "llamero", ...(wasm ? ["in wasm", "ratio"] : []), ...(peer ? [peer.engine, "ratio"] : [])];
-  const rows = ROWS.map(({ name, label, show }) => [
-    label,
-    show(llamero[name]),
-    ...(wasm && wasm_ratios ? [show(wasm[name]), wasm_ratios[name].toFixed(2)] : []),
-    ...(peer && ratios ? [show(peer[name]), ratios[name].toFixed(2)] : []),
-  ]);
-  const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i]!.length)));
-  const lines = [head, ...rows].map((row) => row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd());
-  const { model, quantization, device, threads, prompt_tokens, decode_tokens, rounds } = report;
-  return [
-    `${model} (${quantization}), ${device}, ${threads} threads`,
-    `${prompt_tokens} tokens of prompt, ${decode_tokens} of reply, medians of ${rounds}; the highest memory`,
-    "",
-    ...lines,
-    "",
-  ].join("\n");
-}

@@ -81,7 +81,7 @@ Deno.test("--quantize uses the cache's file, with adapters merged into it", asyn
   const model = ["--model", "./v", "--quantize", "q4_k_m", "--lora", "a"];
   assertEquals(await run("chat", ...model, "hi"), 0);
   assertEquals(seen.map(({ task }) => task), ["cache"]);
-  assertEquals(seen[0]!.source, { path: "./v", lora: [resolve("a")] });
+  assertEquals("source" in seen[0]! && seen[0].source, { path: "./v", lora: [resolve("a")] });
   assertEquals(opened.map(({ model, lora }) => ({ model, lora })), [{ model: MADE.path, lora: [] }]);
 });
 

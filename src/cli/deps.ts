@@ -81,10 +81,14 @@ export interface Deps {
   pull(entry: CatalogueEntry, options: PullOptions): Promise<string>;
   /** Time the same work in llama.cpp: runs the script of that name in `scripts/` under a Python. */
   runPeer(python: string, args: readonly string[]): Promise<Finished>;
+  /** This program again, in a process of its own. */
+  runSelf(args: readonly string[]): Promise<Finished>;
+  /** Another process that computes without end on one core, until it is disposed. */
+  keepBusy(): AsyncDisposable;
   /** Run the tests of the checkout and give their exit code. */
   runTests(args: readonly string[]): Promise<number>;
-  /** Milliseconds from any start. */
+  /** Milliseconds since 1970; it does not go back while the process lives. */
   now(): number;
-  /** Bytes of memory that this process holds. */
-  residentBytes(): number;
+  /** The most bytes of memory that this process has held. */
+  peakBytes(): number;
 }

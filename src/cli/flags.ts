@@ -13,6 +13,7 @@ import { ENGINE_NAMES } from "../engine/mod.ts";
 import { DEFAULT_MODEL } from "../models/catalogue.ts";
 import { MAX_CHOICES } from "../protocol/mod.ts";
 import { BUILT_IN_SAMPLING } from "../sessions/sampling.ts";
+import { KV_TYPES, SCENARIO_NAMES, TURN_NAMES } from "./bench_table.ts";
 import { UsageError } from "./errors.ts";
 
 /** A closed interval, unless an end is excluded. */
@@ -329,15 +330,15 @@ export const FLAGS = {
   "prompt-tokens": {
     type: "integer",
     range: { min: 1, max: 1_000_000 },
-    default: 512,
-    help: "length of the prompt",
+    otherwise: "what each turn has",
+    help: "length of prompts",
     example: "--prompt-tokens 128",
   },
   "decode-tokens": {
     type: "integer",
     range: { min: 2, max: 1_000_000 },
-    default: 128,
-    help: "length of the reply",
+    otherwise: "what each turn has",
+    help: "length of replies",
     example: "--decode-tokens 64",
   },
   rounds: {
@@ -356,6 +357,31 @@ export const FLAGS = {
     type: "boolean",
     help: "measure the WebAssembly engine in turns with the native one",
     example: "--wasm",
+  },
+  only: {
+    type: "text",
+    placeholder: "NAME[,NAME]",
+    otherwise: "all",
+    help: `what to measure: ${SCENARIO_NAMES.join(", ")}`,
+    example: "--only prefill,decode",
+  },
+  quick: { type: "boolean", help: "shorter prompts and replies, for a first look or a slow model", example: "--quick" },
+  turn: {
+    type: "text",
+    placeholder: "NAME",
+    otherwise: "all that is to be measured, each in a process of its own",
+    help:
+      "take one turn in this process and print what was measured as JSON, for profilers; with --wasm in WebAssembly",
+    choices: TURN_NAMES,
+    example: "--turn decode",
+  },
+  kv: {
+    type: "text",
+    placeholder: "TYPE",
+    otherwise: "f16",
+    help: "how keys and values are kept",
+    choices: KV_TYPES,
+    example: "--kv q8_0",
   },
   json: { type: "boolean", help: "machine-readable output: one JSON object per line", example: "--json" },
   quiet: { type: "boolean", short: "q", help: "no progress and no remarks", example: "--quiet" },
@@ -482,9 +508,28 @@ export const COMMANDS = {
     ],
   },
   bench: {
-    summary: "measure loading, prefill, decode and memory, also of WebAssembly and llama.cpp",
-    flags: ["model", "prompt-tokens", "decode-tokens", "rounds", "wasm", "peer", "json", "quiet", "help"],
-    examples: ["bench", "bench --wasm", "bench --peer --json"],
+    summary: "measure speed and memory beside llama.cpp, and as shares of the machine's limits",
+    flags: [
+      "model",
+      "only",
+      "rounds",
+      "peer",
+      "wasm",
+      "quick",
+      "prompt-tokens",
+      "decode-tokens",
+      "kv",
+      "turn",
+      "json",
+      "quiet",
+      "help",
+    ],
+    examples: [
+      "bench",
+      "bench --peer --only prefill,decode --rounds 5",
+      "bench --model ./llama-2-7b-chat.Q4_0.gguf --peer --quick --json",
+      "bench --turn decode --decode-tokens 500",
+    ],
   },
   test: {
     summary: "check everything: format, lint, types, rooms, and the tests of both languages",

@@ -135,9 +135,11 @@ export function stage(options: FakeOptions = {}, over: Partial<Deps> = {}): Stag
     pull: (entry, { dir }) => Promise.resolve(`${dir}/${entry.file}`),
     runTask: () => Promise.reject(new EngineError("io", "no task is expected")),
     runPeer: () => Promise.reject(new Deno.errors.NotFound("python")),
+    runSelf: () => Promise.reject(new Error("no process is expected")),
+    keepBusy: () => ({ [Symbol.asyncDispose]: () => Promise.resolve() }),
     runTests: () => Promise.resolve(0),
     now: () => performance.now(),
-    residentBytes: () => 1e9,
+    peakBytes: () => 1e9,
     ...over,
   };
   return { terminal, deps, engine, opened, run: (...args) => run(args, deps) };

@@ -1,5 +1,5 @@
 /**
- * Work with model files in the core: describing, converting, merging. A task is started, waited for like an engine that
+ * Long work in the core: describing, converting, merging model files, measuring the machine. A task is started, waited for like an engine that
  * loads, and leaves one JSON value.
  *
  * Absent here: what the work means (the core's `TaskConfig`), and people.
@@ -35,7 +35,8 @@ export type Task =
     format: "gguf" | "safetensors";
     overwrite?: boolean | undefined;
   }
-  | { task: "cache"; source: ModelSource; folder: string; file_type: string };
+  | { task: "cache"; source: ModelSource; folder: string; file_type: string }
+  | { task: "machine" };
 
 /** Options of {@linkcode runTask}. */
 export interface TaskOptions {

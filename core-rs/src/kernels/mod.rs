@@ -19,6 +19,8 @@ mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod lanes_x86;
 mod layout;
+#[cfg(not(target_family = "wasm"))]
+mod limits;
 mod memory;
 mod multiply;
 #[cfg(target_arch = "aarch64")]
@@ -45,6 +47,8 @@ pub use blocks::Format;
 pub use dispatch::{Isa, active, available, select};
 pub(crate) use layout::PANEL;
 pub(crate) use lanes::{LaneWork, Lanes, WIDTH, nearest, on_lanes};
+#[cfg(not(target_family = "wasm"))]
+pub use limits::Loops;
 pub(crate) use multiply::{Input, Product, multiply, multiply_gated};
 pub use parallel::try_for_each_chunk;
 pub(crate) use parallel::{Shared, for_each_piece};

@@ -1,4 +1,4 @@
-//! Long work with files on a thread of its own: describing, converting, merging.
+//! Long work on a thread of its own: describing, converting, merging files, and measuring the machine.
 //!
 //! A task looks like an engine that only loads: progress comes as events, then `ready` or `failed`; the result is a
 //! JSON text. Closing it ends the work at the next report of progress, and what was written can be taken up again.
@@ -57,6 +57,8 @@ pub enum TaskConfig {
         /// The type of its weights.
         file_type: String,
     },
+    /// Measure what this machine can do at most (`machine::Limits`).
+    Machine {},
 }
 
 /// How converted weights are stored.
@@ -218,6 +220,9 @@ impl Shared {
                 Ok(records::json(&Converted { path: out.clone(), bytes: plan.bytes(), reused: false }))
             }
             TaskConfig::Cache { source, folder, file_type } => self.cache(source, folder, FileType::parse(file_type)?),
+            TaskConfig::Machine {} => {
+                Ok(records::json(&machine::limits(&mut |done, total| self.progress(done, total))?))
+            }
         }
     }
 
