@@ -9,6 +9,8 @@ use super::blocks::{BLOCK, Format, Rows};
 use super::dispatch::{Isa, active};
 use super::floats::{self, Floats};
 use super::matmul::{Weights, matmul, quantize};
+#[cfg(feature = "cuda")]
+use super::on_device::Matrix;
 use super::values::Values;
 use crate::error::{Error, Result};
 
@@ -25,9 +27,18 @@ pub struct Linear {
 
 #[derive(Debug, Clone)]
 enum Weight {
-    Blocks { stored: Arc<QTensor>, format: Format, isa: Isa },
-    Floats { stored: Arc<QTensor>, isa: Isa },
+    Blocks {
+        stored: Arc<QTensor>,
+        format: Format,
+        isa: Isa,
+    },
+    Floats {
+        stored: Arc<QTensor>,
+        isa: Isa,
+    },
     Candle(Arc<QTensor>),
+    #[cfg(feature = "cuda")]
+    OnDevice(Matrix),
 }
 
 impl Linear {
@@ -45,7 +56,11 @@ impl Linear {
                 return Err(Error::invalid_format(message));
             }
         };
-        let ours = stored.device().is_cpu() && n_in.is_multiple_of(BLOCK);
+        #[cfg(feature = "cuda")]
+        if !stored.device().is_cpu() {
+            return Ok(Self { weight: Weight::OnDevice(Matrix::new(stored)?), n_in, n_out });
+        }
+        let ours = n_in.is_multiple_of(BLOCK);
         let weight = match Format::of(stored.dtype()) {
             Some(format) if ours && isa.multiplies(format) && n_in.is_multiple_of(format.stored_values()) => {
                 Weight::Blocks { stored, format, isa }
@@ -78,6 +93,8 @@ impl Linear {
         let mut out = Vec::new();
         match &self.weight {
             Weight::Candle(weight) => return Ok(x.apply_op1_no_bwd(weight.as_ref())?),
+            #[cfg(feature = "cuda")]
+            Weight::OnDevice(weight) => return weight.forward(x),
             Weight::Blocks { stored, format, isa } => {
                 let rows = match rows {
                     Some(rows) => rows,
@@ -112,7 +129,7 @@ impl Linear {
 
 /// 16-bit floats as f32: candle would round activations to the 16 bits of the weights.
 fn widened(stored: Arc<QTensor>) -> Result<Arc<QTensor>> {
-    if !matches!(stored.dtype(), GgmlDType::F16 | GgmlDType::BF16) || !stored.device().is_cpu() {
+    if !matches!(stored.dtype(), GgmlDType::F16 | GgmlDType::BF16) {
         return Ok(stored);
     }
     let values = stored.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;

@@ -20,6 +20,8 @@ mod lanes;
 mod lanes_x86;
 mod linear;
 mod matmul;
+#[cfg(any(test, feature = "cuda"))]
+mod on_device;
 mod parallel;
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]

@@ -1,7 +1,9 @@
 //! What this machine has.
 
+use candle_core::Device;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
+use crate::error::Result;
 use crate::inspect::Machine;
 
 /// Memory in total and available, within the limits of a container if there are any.
@@ -19,11 +21,26 @@ pub fn memory() -> Machine {
     }
 }
 
+/// Memory for a model on `device`: a GPU's own, else this machine's.
+///
+/// # Errors
+/// `internal` when the driver does not say.
+pub fn memory_of(device: &Device) -> Result<Machine> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => {
+            let (available, total) = gpu.cuda_stream().context().mem_get_info().map_err(candle_core::Error::wrap)?;
+            Ok(Machine { total: total as u64, available: available as u64 })
+        }
+        _ => Ok(memory()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn there_is_memory() {
-        let machine = super::memory();
+        let machine = super::memory_of(&candle_core::Device::Cpu).unwrap();
         assert!(machine.available > 0 && machine.available <= machine.total, "{machine:?}");
     }
 }
