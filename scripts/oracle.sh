@@ -4,10 +4,10 @@
 #     "$(scripts/oracle.sh)" scripts/golden.py tokens tiny-llama2 tests/fixtures/tiny-llama2.gguf
 #     "$(scripts/oracle.sh checkpoints)" scripts/make_checkpoints.py fixtures
 #
-# With `checkpoints` or `clients` the packages are those of requirements-checkpoints.txt or requirements-clients.txt. Only
-# golden files, fixtures, comparisons of formats and of speed, and tests with clients need them; nothing that users run
-# does. The folder is named after the pins, so other pins get
-# another one. Progress goes to standard error. PYTHON names the interpreter to start from.
+# With `checkpoints`, `clients` or `cuda` the packages are those of requirements-checkpoints.txt and so on. Only golden
+# files, fixtures, comparisons of formats and of speed, tests with clients, and the check of the feature `cuda` need them;
+# nothing that users run does. The folder is named after the pins, so other pins get another one. Progress goes to
+# standard error. PYTHON names the interpreter to start from.
 set -eu
 
 name=${1:-oracle}
@@ -15,7 +15,8 @@ case $name in
     oracle) cost="llama.cpp is built from source, which takes some minutes" ;;
     checkpoints) cost="about 3.5 GB are fetched" ;;
     clients) cost="some 10 MB are fetched" ;;
-    *) echo "making an oracle: expected oracle, checkpoints or clients, got $name" >&2; exit 2 ;;
+    cuda) cost="about 0.6 GB are fetched" ;;
+    *) echo "making an oracle: expected oracle, checkpoints, clients or cuda, got $name" >&2; exit 2 ;;
 esac
 requirements=$(dirname -- "$0")/requirements-$name.txt
 pins=$(cksum < "$requirements" | cut -d ' ' -f 1)

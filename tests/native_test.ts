@@ -35,6 +35,17 @@ Deno.test("native engine: kernels that the core does not have are refused by nam
   await assert.rejects(opening, { code: "invalid_request", message: /expected one of .*scalar, got "avx3"/ });
 });
 
+Deno.test("native engine: devices that are not there are refused by name", async () => {
+  const open = (device: string) => openEngine({ engine: "native", model: TINY_MODEL, device });
+  await using engine = await open("cpu");
+  assert.match(engine.model.device, /^cpu /);
+  await assert.rejects(open("gpu"), {
+    code: "invalid_request",
+    message: /expected cpu, cuda or cuda:N .*, got "gpu"$/,
+  });
+  await assert.rejects(open("cuda:1"), { code: "unsupported", message: /cuda:1 needs a core built with CUDA/ });
+});
+
 Deno.test("native engine: a reply is what its schema says, at any temperature", async () => {
   await using engine = await openEngine({ engine: "native", model: TINY_MODEL });
   const schema = {

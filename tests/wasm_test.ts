@@ -97,6 +97,13 @@ Deno.test("auto: without any core, both reasons are said", async () => {
   });
 });
 
+Deno.test("auto: WebAssembly is no substitute for a device", async () => {
+  const [model, library] = [TINY_MODEL, "/nonexistent/libllamero.so"];
+  await assert.rejects(openEngine({ model, library, device: "cuda" }), { code: "io", message: /libllamero\.so/ });
+  const opening = openEngine({ engine: "wasm", model, device: "cuda:1" });
+  await assert.rejects(opening, { code: "unsupported", message: /expected the device cpu .*, got cuda:1$/ });
+});
+
 testUnless([NO_WASM, NO_REAL_MODEL], "wasm engine: a model is never twice in memory", async () => {
   const { glue, module } = await loadWasm();
   await using engine = await openHere(REAL_MODEL!);

@@ -9,13 +9,25 @@ const MODEL = ["--model", "dir/toy.gguf"];
 Deno.test("one prompt, one reply, one newline", async () => {
   const { terminal, engine, opened, run } = stage();
   const sampling = ["--temperature", "0", "--top-k", "3", "--top-p", "0.9", "--min-p", "0.1", "--seed", "5"];
-  const more = ["--repeat-penalty", "1.5", "--max-tokens", "9", "--context", "99", "--system", "Be brief."];
+  const more = [
+    "--repeat-penalty",
+    "1.5",
+    "--max-tokens",
+    "9",
+    "--context",
+    "99",
+    "--system",
+    "Be brief.",
+    "--device",
+    "cuda:1",
+  ];
   assertEquals(await run("chat", ...MODEL, ...sampling, ...more, "Hello", "there"), 0);
   assertEquals([terminal.output, terminal.errors], ["Hello, you!\n", ""]);
-  assertEquals(opened.map(({ model, contextLength, engine }) => [model, contextLength, engine]), [[
+  assertEquals(opened.map(({ model, contextLength, engine, device }) => [model, contextLength, engine, device]), [[
     "dir/toy.gguf",
     99,
     "auto",
+    "cuda:1",
   ]]);
   const [request] = engine.requests;
   assertEquals(request?.prompt, ["system: Be brief.\n", "user: Hello there\n"]);

@@ -22,6 +22,8 @@ export interface OpenOptions {
   lora?: readonly string[] | undefined;
   contextLength?: number | undefined;
   engine?: EngineName | undefined;
+  /** Where the model runs, such as `cuda:0`. */
+  device?: string | undefined;
   /** Told when `auto` takes the slower engine: a sentence with the reason. */
   onFallback?: (sentence: string) => void;
   onProgress?: (progress: { done: number; total: number }) => void;

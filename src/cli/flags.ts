@@ -112,6 +112,13 @@ export const FLAGS = {
     choices: ENGINE_NAMES,
     example: "--engine wasm",
   },
+  device: {
+    type: "text",
+    placeholder: "NAME",
+    otherwise: "cpu",
+    help: "where the model runs: cpu, or cuda or cuda:N (an NVIDIA GPU by its number) in a core built for it",
+    example: "--device cuda:1",
+  },
   system: {
     type: "text",
     placeholder: "TEXT",
@@ -406,7 +413,7 @@ export interface CommandSpec {
   examples: readonly string[];
 }
 
-const MODEL = ["model", "quantize", "lora", "engine"] as const;
+const MODEL = ["model", "quantize", "lora", "engine", "device"] as const;
 const SAMPLING = ["temperature", "top-p", "top-k", "min-p", "repeat-penalty", "seed", "max-tokens"] as const;
 const ACCESS = ["keys", "insecure-no-key", "allow-host", "allow-origin", "tls-cert", "tls-key"] as const;
 const LIMITS = ["limit-tokens", "limit-choices", "request-timeout", "log-prompts"] as const;

@@ -67,6 +67,7 @@ export async function loadModel(deps: Deps, { path, id }: LocatedModel, values: 
     model: made ?? path,
     lora,
     engine,
+    device: values.device,
     contextLength: values.context,
     onFallback,
     onProgress,

@@ -249,7 +249,7 @@ export interface ModelInfo {
   addsBos: boolean;
   /** Texts that the tokenizer turns into control tokens; chat code guards them in what users type. */
   specialTokens: readonly string[];
-  /** Where the arithmetic runs, such as `cpu avx2`. */
+  /** Where the arithmetic runs, such as `cpu avx2` or `cuda:0`. */
   device: string;
   /** What the model recommends, if it does: what requests and the operator leave open. */
   defaults?: ModelDefaults;

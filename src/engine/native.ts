@@ -62,6 +62,8 @@ export interface NativeOptions extends LoadOptions {
    * for the process.
    */
   cpu?: string;
+  /** Where the model runs: `cpu`, which is the default, or in a core that was built for it `cuda` or `cuda:N`. */
+  device?: string;
 }
 
 /**
@@ -124,7 +126,8 @@ export class NativeEngine implements Engine {
    * @throws {EngineError} when the file cannot be read or used.
    */
   static async open(symbols: Symbols, options: NativeOptions): Promise<NativeEngine> {
-    const config = encoder.encode(encodeConfig({ path: options.model, lora: options.lora, cpu: options.cpu }, options));
+    const { model: path, lora, cpu, device } = options;
+    const config = encoder.encode(encodeConfig({ path, lora, cpu, device }, options));
     const id = symbols.llamero_open(config, size(config));
     if (id < 0) throw lastError(symbols, 0, id);
     const engine = new NativeEngine(symbols, id, options.onProgress);

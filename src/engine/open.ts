@@ -53,7 +53,8 @@ export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
   try {
     symbols = loadLibrary(library);
   } catch (error) {
-    if (engine === "native" || !(error instanceof EngineError)) throw error;
+    // WebAssembly has no other device, so it is no substitute for one.
+    if (engine === "native" || onDevice(load) || !(error instanceof EngineError)) throw error;
     return await fallBack(error, wasm, load, onFallback);
   }
   return await NativeEngine.open(symbols, load);
@@ -73,11 +74,21 @@ async function fallBack(
   return await openWasm(wasm, load);
 }
 
-async function openWasm(folder: string, { model, lora = [], ...load }: NativeOptions): Promise<Engine> {
+async function openWasm(folder: string, options: NativeOptions): Promise<Engine> {
+  const { model, lora = [], ...load } = options;
   if (lora.length > 0) throw onlyGguf(`adapters for ${model}`);
+  if (onDevice(options)) {
+    const message = `opening a model: expected the device cpu for the WebAssembly engine, got ${options.device}`;
+    throw new EngineError("unsupported", message);
+  }
   const module = await compile(join(folder, MODULE));
   const connect = workerLink(pathToFileURL(join(folder, GLUE)).href, module);
   return await WasmEngine.open({ ...load, connect, weights: () => readWeights(model) });
+}
+
+/** Whether another device than the CPU is asked for. */
+function onDevice({ device = "cpu" }: NativeOptions): boolean {
+  return device !== "cpu";
 }
 
 async function compile(file: string): Promise<WebAssembly.Module> {

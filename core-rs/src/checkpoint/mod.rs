@@ -17,7 +17,6 @@ pub mod vocab;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-
 pub use self::add::{apply_delta, merge_lora};
 pub use self::folder::{Bytes, Folder, Format};
 use self::folder::{WeightFiles, weight_files};
@@ -28,8 +27,8 @@ pub(crate) use self::rows::{gguf_row, row_shape};
 
 use crate::error::{Error, Result};
 use crate::formats::gguf::{self, Gguf, TensorInfo};
-use crate::load::{self, Loaded, Plan, Progress};
 use crate::kernels::{CacheType, PANEL, Weight};
+use crate::load::{self, Loaded, Plan, Progress};
 use crate::model::{Config, TensorSource};
 use crate::tokenizer::Tokenizer;
 

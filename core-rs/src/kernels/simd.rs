@@ -191,9 +191,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn halves(from: *const u8) -> Self::Float {
-        lanes(|i| {
-            super::blocks::half_to_f32(u16::from_le_bytes(unsafe { from.add(2 * i).cast::<[u8; 2]>().read() }))
-        })
+        lanes(|i| super::blocks::half_to_f32(u16::from_le_bytes(unsafe { from.add(2 * i).cast::<[u8; 2]>().read() })))
     }
 
     #[inline(always)]

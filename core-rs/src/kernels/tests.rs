@@ -256,7 +256,11 @@ fn attention_follows_the_formula_for_any_number_of_queries() {
                     }
                     assert_eq!(look(q..q + 1), ours, "{isa} {kind:?} {dim}: query {q} alone");
                 }
-                assert_eq!([look(0..2), look(2..5), look(5..8)].concat(), together, "{isa} {kind:?} {dim}: in portions");
+                assert_eq!(
+                    [look(0..2), look(2..5), look(5..8)].concat(),
+                    together,
+                    "{isa} {kind:?} {dim}: in portions"
+                );
             }
         }
     }

@@ -3,15 +3,18 @@
 
 mod blocks;
 pub mod config;
+mod device;
 mod stream;
 pub mod vocab;
 mod weights;
 
 use std::sync::Arc;
 
+use candle_core::Device;
 use serde::Serialize;
 
 pub use self::blocks::open;
+pub use self::device::Place;
 pub use self::stream::Stream;
 
 use crate::error::{Error, Result};
@@ -66,7 +69,7 @@ pub struct ModelInfo {
     /// How the publishers would sample.
     #[serde(skip_serializing_if = "Defaults::is_empty")]
     pub defaults: Defaults,
-    /// Where the arithmetic runs, such as `cpu avx2`.
+    /// Where the arithmetic runs, such as `cpu avx2` or `cuda:0`.
     pub device: String,
 }
 
@@ -127,6 +130,7 @@ pub struct Plan {
     config: Config,
     tokenizer: Arc<Tokenizer>,
     info: ModelInfo,
+    device: Device,
 }
 
 impl Plan {
@@ -145,7 +149,24 @@ impl Plan {
             return Err(Error::invalid_format(message));
         }
         let info = describe(head, &tokenizer, &config)?;
-        Ok(Self { config, tokenizer, info })
+        Ok(Self { config, tokenizer, info, device: Device::Cpu })
+    }
+
+    /// The same for another place than the CPU, which is opened.
+    ///
+    /// # Errors
+    /// `invalid_request` when this machine has no such device.
+    pub fn on(mut self, place: Place) -> Result<Self> {
+        self.device = place.open()?;
+        if place != Place::Cpu {
+            self.info.device = place.to_string();
+        }
+        Ok(self)
+    }
+
+    /// Where the model will run.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The model's shape.

@@ -8,7 +8,9 @@ use super::batch::Segment;
 use super::config::Config;
 use super::cpu::sized;
 use super::rope::Rope;
-use crate::kernels::{CHUNK_PAGES, Gathered, NOTHING, PAGE, PageJob, Pool, QUERIES, Shared, add_chunk, for_each_piece, look};
+use crate::kernels::{
+    CHUNK_PAGES, Gathered, NOTHING, PAGE, PageJob, Pool, QUERIES, Shared, add_chunk, for_each_piece, look,
+};
 
 /// Tokens of a chunk, whose result is computed apart.
 const CHUNK: usize = CHUNK_PAGES * PAGE;
@@ -91,7 +93,14 @@ impl Attention {
     }
 
     /// Rotates keys `[row][n_head_kv * head_dim]` and puts them and values behind what the caches hold in layer `layer`.
-    pub(super) fn write(&self, config: &Config, batch: &mut [Segment<'_>], layer: usize, keys: &mut [f32], values: &[f32]) {
+    pub(super) fn write(
+        &self,
+        config: &Config,
+        batch: &mut [Segment<'_>],
+        layer: usize,
+        keys: &mut [f32],
+        values: &[f32],
+    ) {
         let Config { n_head_kv, head_dim, rope_dim, .. } = *config;
         let width = n_head_kv * head_dim;
         let mut row = 0;
@@ -159,7 +168,8 @@ impl Attention {
                 });
             });
         } else {
-            let (all_sums, all_values) = (sized(&mut sums, units * chunks * QUERIES), sized(&mut values, units * chunks * QUERIES * dim));
+            let (all_sums, all_values) =
+                (sized(&mut sums, units * chunks * QUERIES), sized(&mut values, units * chunks * QUERIES * dim));
             let (shared_sums, shared_values) = (Shared::new(&mut *all_sums), Shared::new(&mut *all_values));
             Pool::global().run(units * chunks, &|i, _| {
                 let unit = shape.unit(batch, i / chunks);
@@ -185,7 +195,12 @@ impl Attention {
                     let (mut sums, total) = ([NOTHING; QUERIES], sized(&mut scratch.total, n * dim));
                     for (c, q) in (0..chunks).flat_map(|c| (0..n).map(move |q| (c, q))) {
                         let at = (i * chunks + c) * QUERIES + q;
-                        add_chunk(&mut sums[q], &mut total[q * dim..][..dim], all_sums[at], &all_values[at * dim..][..dim]);
+                        add_chunk(
+                            &mut sums[q],
+                            &mut total[q * dim..][..dim],
+                            all_sums[at],
+                            &all_values[at * dim..][..dim],
+                        );
                     }
                     store(&shape, &unit, &sums, total, &shared);
                 });

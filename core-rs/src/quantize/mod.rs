@@ -142,7 +142,9 @@ impl LaneWork for Encode<'_> {
             GgmlType::Q4K => each_block!(pack::q4_k::<V>),
             GgmlType::Q5K => each_block!(pack::q5_k::<V>),
             GgmlType::Q6K => each_block!(pack::q6_k::<V>),
-            GgmlType::IQ4NL | GgmlType::Q8_1 | GgmlType::Q8K => unreachable!("`rows` refuses types that are not written"),
+            GgmlType::IQ4NL | GgmlType::Q8_1 | GgmlType::Q8K => {
+                unreachable!("`rows` refuses types that are not written")
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::engine::{Ask, Constraint, Engine, Event, EventKind, Grammar, Limits, 
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect;
 use crate::kernels::{self, CacheType};
-use crate::load::ModelInfo;
+use crate::load::{ModelInfo, Place};
 use crate::model::Llama;
 use crate::records::{HostEvent, Stats};
 use crate::tokenizer::Tokenizer;
@@ -48,6 +48,8 @@ pub struct HostConfig {
     /// How conversations keep keys and values: `f32`, `f16` or `q8_0`.
     #[serde(default)]
     pub kv: CacheType,
+    /// Where the model runs: `cpu`, which is the default, `cuda` or `cuda:N`.
+    pub device: Option<String>,
 }
 
 /// An engine on a thread of its own.
@@ -101,6 +103,7 @@ impl Host {
     pub fn open(config: HostConfig) -> Result<Self> {
         let limits = Limits::new(config.max_running, config.max_waiting)?;
         kernels::select(config.cpu.as_deref())?;
+        let place = config.device.as_deref().map_or(Ok(Place::default()), Place::parse)?;
         let state = State {
             phase: Phase::Loading,
             inbox: VecDeque::new(),
@@ -119,7 +122,7 @@ impl Host {
         let on_thread = shared.clone();
         let thread = std::thread::Builder::new()
             .name("llamero-engine".into())
-            .spawn(move || on_thread.run(&config, limits))
+            .spawn(move || on_thread.run(&config, place, limits))
             .map_err(|e| Error::internal(format!("cannot start the engine thread: {e}")))?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)), compilers: Mutex::default(), limits })
     }
@@ -318,9 +321,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, config: &HostConfig, limits: Limits) {
+    fn run(&self, config: &HostConfig, place: Place, limits: Limits) {
         let outcome =
-            catch_unwind(AssertUnwindSafe(|| self.load(config, limits).and_then(|engine| self.serve(engine))));
+            catch_unwind(AssertUnwindSafe(|| self.load(config, place, limits).and_then(|engine| self.serve(engine))));
         let error = match outcome {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
@@ -336,13 +339,14 @@ impl Shared {
         }
     }
 
-    fn load(&self, config: &HostConfig, limits: Limits) -> Result<Engine<Llama>> {
+    fn load(&self, config: &HostConfig, place: Place, limits: Limits) -> Result<Engine<Llama>> {
         let path = &config.path;
         let cannot = |e: Error| e.context(format!("cannot load {}", path.display()));
         let source = Source { path: path.clone(), base: None, lora: config.lora.clone() };
         let checkpoint = source.open().map_err(|e| e.context("cannot load"))?;
-        let plan = checkpoint.plan(config.context_length).map_err(cannot)?;
-        inspect::check(&checkpoint, plan.config(), machine::memory()).map_err(cannot)?;
+        let plan = checkpoint.plan(config.context_length).and_then(|plan| plan.on(place)).map_err(cannot)?;
+        let memory = machine::memory_of(plan.device()).map_err(cannot)?;
+        inspect::check(&checkpoint, plan.config(), memory).map_err(cannot)?;
         let loaded = checkpoint
             .load(plan, config.kv, &mut |done, total| {
                 let mut state = self.lock();

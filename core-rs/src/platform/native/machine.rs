@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use candle_core::Device;
 use memmap2::MmapMut;
 use serde::Serialize;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
@@ -94,6 +95,21 @@ pub fn memory() -> Machine {
     }
 }
 
+/// Memory for a model on `device`: a GPU's own, else this machine's.
+///
+/// # Errors
+/// `internal` when the driver does not say.
+pub fn memory_of(device: &Device) -> Result<Machine> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => {
+            let (available, total) = gpu.cuda_stream().context().mem_get_info().map_err(candle_core::Error::wrap)?;
+            Ok(Machine { total: total as u64, available: available as u64 })
+        }
+        _ => Ok(memory()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,7 +132,7 @@ mod tests {
 
     #[test]
     fn there_is_memory() {
-        let machine = super::memory();
+        let machine = super::memory_of(&candle_core::Device::Cpu).unwrap();
         assert!(machine.available > 0 && machine.available <= machine.total, "{machine:?}");
     }
 }
