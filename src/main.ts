@@ -23,7 +23,7 @@ function realDeps(): Deps {
   return {
     terminal: systemTerminal(),
     version: config.version,
-    openEngine,
+    openEngine: (options) => openEngine({ ...options, cpu: Deno.env.get("LLAMERO_CPU") || undefined }),
     selectTemplate,
     runTask: (task, options) => runTask(task, { ...options, core: libraryPath() }),
     openStore: async (place) => new KvStore(await Deno.openKv(place)),

@@ -8,6 +8,7 @@ use llamero::checkpoint::Checkpoint;
 use llamero::convert;
 use llamero::error::ErrorKind;
 use llamero::inspect::{self, Machine};
+use llamero::kernels::CacheType;
 use llamero::load::Loaded;
 use llamero::platform::{Source, Task};
 use llamero::quantize::FileType;
@@ -33,7 +34,7 @@ fn greedy(path: &str) -> Vec<Greedy> {
 fn load(source: &Source) -> Loaded {
     let checkpoint = source.open().unwrap_or_else(|e| panic!("{e}"));
     let plan = checkpoint.plan(None).unwrap_or_else(|e| panic!("{e}"));
-    checkpoint.load(plan, &mut |_, _| Ok(())).unwrap_or_else(|e| panic!("{e}"))
+    checkpoint.load(plan, CacheType::F16, &mut |_, _| Ok(())).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The most probable token after each step.

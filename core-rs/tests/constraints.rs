@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use llamero::constrain::{MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES, STACK_BYTES, Vocabulary};
 use llamero::engine::{Constraint, Grammar, Syntax};
 use llamero::error::{ErrorKind, Result};
+use llamero::kernels::CacheType;
 use llamero::platform::Source;
 use llamero::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
@@ -28,7 +29,7 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-llama2.gguf");
     let checkpoint = Source::new(&path).open().expect("a model's files");
     let plan = checkpoint.plan(None).expect("a plan");
-    let tokenizer = checkpoint.load(plan, &mut |_, _| Ok(())).expect("a model that loads").tokenizer;
+    let tokenizer = checkpoint.load(plan, CacheType::F16, &mut |_, _| Ok(())).expect("a model that loads").tokenizer;
     let vocabulary = Vocabulary::new(&tokenizer).expect("a vocabulary");
     Bench { tokenizer, vocabulary }
 });

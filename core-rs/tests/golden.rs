@@ -9,6 +9,7 @@ use candle_core::Device;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use llamero::engine::{EmbedRequest, Engine, EventKind, Limits};
 use llamero::formats::gguf::{GgmlType, Gguf, Value};
+use llamero::kernels::{CacheType, Element, Weight};
 use llamero::load::{Loaded, config, vocab};
 use llamero::model::{Llama, TensorSource};
 use llamero::platform::Source;
@@ -77,7 +78,7 @@ fn read(path: &Path) -> Vec<u8> {
 fn open(path: &Path) -> Loaded {
     let checkpoint = Source::new(path).open().expect("a model's files");
     let plan = checkpoint.plan(None).expect("a plan");
-    checkpoint.load(plan, &mut |_, _| Ok(())).expect("a model that loads")
+    checkpoint.load(plan, CacheType::F16, &mut |_, _| Ok(())).expect("a model that loads")
 }
 
 fn tiny() -> Loaded {
@@ -285,7 +286,7 @@ fn check_unpacked(path: &Path, scaling: &[(&str, Value)], golden: &str) {
     }
     let config = config::from_metadata(&file, None).expect("a Llama");
     let tokenizer = Tokenizer::new(vocab::vocab_spec(&file.metadata).expect("a vocabulary"));
-    let model = Llama::new(config, &mut Unpacked(file, bytes), &Device::Cpu).expect("a model");
+    let model = Llama::new(config, &mut Unpacked(file, bytes), CacheType::F32).expect("a model");
     check_greedy(&tokenizer.expect("a tokenizer"), &model, golden);
 }
 
@@ -293,7 +294,7 @@ fn check_unpacked(path: &Path, scaling: &[(&str, Value)], golden: &str) {
 struct Unpacked(Gguf, Vec<u8>);
 
 impl TensorSource for Unpacked {
-    fn tensor(&mut self, name: &str) -> llamero::error::Result<Option<QTensor>> {
+    fn tensor(&mut self, name: &str) -> llamero::error::Result<Option<Weight>> {
         let Some(info) = self.0.tensor(name) else { return Ok(None) };
         let dtype = match info.dtype {
             GgmlType::F32 => GgmlDType::F32,
@@ -303,6 +304,9 @@ impl TensorSource for Unpacked {
         };
         let data = &self.1[info.offset..info.offset + info.len];
         let stored = QTensor::new(QStorage::from_data(data.into(), &Device::Cpu, dtype)?, info.shape.as_slice())?;
-        Ok(Some(QTensor::quantize(&stored.dequantize(&Device::Cpu)?, GgmlDType::F32)?))
+        let values = stored.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+        let mut filling = Weight::open(Element::F32, &info.shape)?;
+        values.iter().for_each(|v| assert_eq!(filling.push(&v.to_le_bytes()), 4));
+        filling.finish().map(Some)
     }
 }

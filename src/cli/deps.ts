@@ -24,6 +24,8 @@ export interface OpenOptions {
   engine?: EngineName | undefined;
   /** Where the model runs, such as `cuda:0`. */
   device?: string | undefined;
+  /** How conversations keep keys and values, such as `q8_0`. */
+  kv?: string | undefined;
   /** Told when `auto` takes the slower engine: a sentence with the reason. */
   onFallback?: (sentence: string) => void;
   onProgress?: (progress: { done: number; total: number }) => void;

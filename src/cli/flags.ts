@@ -119,6 +119,14 @@ export const FLAGS = {
     help: "where the model runs: cpu, or cuda or cuda:N (an NVIDIA GPU by its number) in a core built for it",
     example: "--device cuda:1",
   },
+  kv: {
+    type: "text",
+    placeholder: "TYPE",
+    otherwise: "f16",
+    help: "how conversations keep keys and values; q8_0 takes half the memory of f16",
+    choices: KV_TYPES,
+    example: "--kv q8_0",
+  },
   system: {
     type: "text",
     placeholder: "TEXT",
@@ -382,14 +390,6 @@ export const FLAGS = {
     choices: TURN_NAMES,
     example: "--turn decode",
   },
-  kv: {
-    type: "text",
-    placeholder: "TYPE",
-    otherwise: "f16",
-    help: "how keys and values are kept",
-    choices: KV_TYPES,
-    example: "--kv q8_0",
-  },
   json: { type: "boolean", help: "machine-readable output: one JSON object per line", example: "--json" },
   quiet: { type: "boolean", short: "q", help: "no progress and no remarks", example: "--quiet" },
   help: { type: "boolean", short: "h", help: "show this text", example: "--help" },
@@ -413,7 +413,7 @@ export interface CommandSpec {
   examples: readonly string[];
 }
 
-const MODEL = ["model", "quantize", "lora", "engine", "device"] as const;
+const MODEL = ["model", "quantize", "lora", "engine", "device", "kv"] as const;
 const SAMPLING = ["temperature", "top-p", "top-k", "min-p", "repeat-penalty", "seed", "max-tokens"] as const;
 const ACCESS = ["keys", "insecure-no-key", "allow-host", "allow-origin", "tls-cert", "tls-key"] as const;
 const LIMITS = ["limit-tokens", "limit-choices", "request-timeout", "log-prompts"] as const;

@@ -125,9 +125,9 @@ function memoryRows({ weights, cache, working, needed, machine, fits, advice = [
   return [
     row(
       "memory",
-      `${all}: weights ${formatBytes(weights)}, cache of ${cache.context} tokens ${f32}, work ${formatBytes(working)}`,
+      `${all}: weights ${formatBytes(weights)}, cache of ${cache.context} tokens ${f16}, work ${formatBytes(working)}`,
     ),
-    row("", `(the cache would take ${f16} in f16, ${q8} in q8_0)`),
+    row("", `(the cache would take ${q8} with --kv q8_0, ${f32} in f32)`),
     row(
       "machine",
       `${formatBytes(machine.available)} of ${formatBytes(machine.total)} are free: ${

@@ -68,6 +68,7 @@ export async function loadModel(deps: Deps, { path, id }: LocatedModel, values: 
     lora,
     engine,
     device: values.device,
+    kv: values.kv,
     contextLength: values.context,
     onFallback,
     onProgress,

@@ -58,10 +58,12 @@ export interface NativeOptions extends LoadOptions {
   /** Folders of adapters to merge into its weights, in order. */
   lora?: readonly string[] | undefined;
   /**
-   * Instruction set of the kernels, `scalar` or `avx2`; default: the fastest of this machine. The first engine settles it
-   * for the process.
+   * Instruction set of the kernels, such as `scalar` or `avx2`; default: the fastest of this machine. The first engine
+   * settles it for the process.
    */
-  cpu?: string;
+  cpu?: string | undefined;
+  /** How conversations keep keys and values: `f16`, which is the default, `q8_0` or `f32`. */
+  kv?: string | undefined;
   /** Where the model runs: `cpu`, which is the default, or in a core that was built for it `cuda` or `cuda:N`. */
   device?: string;
 }
@@ -126,8 +128,8 @@ export class NativeEngine implements Engine {
    * @throws {EngineError} when the file cannot be read or used.
    */
   static async open(symbols: Symbols, options: NativeOptions): Promise<NativeEngine> {
-    const { model: path, lora, cpu, device } = options;
-    const config = encoder.encode(encodeConfig({ path, lora, cpu, device }, options));
+    const { model: path, lora, cpu, kv, device } = options;
+    const config = encoder.encode(encodeConfig({ path, lora, cpu, kv, device }, options));
     const id = symbols.llamero_open(config, size(config));
     if (id < 0) throw lastError(symbols, 0, id);
     const engine = new NativeEngine(symbols, id, options.onProgress);

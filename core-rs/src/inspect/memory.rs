@@ -47,9 +47,9 @@ pub struct Memory {
 pub struct Cache {
     /// Tokens.
     pub context: usize,
-    /// Single precision, which this engine uses.
+    /// Single precision.
     pub f32: u64,
-    /// Half precision.
+    /// Half precision, which is the default.
     pub f16: u64,
     /// 8 bits and a scale per 32 values.
     pub q8_0: u64,
@@ -73,7 +73,7 @@ pub struct Need {
 
 /// What a model with `weights` bytes needs.
 pub fn need(weights: u64, config: &Config) -> Need {
-    let with = |context: usize| weights + WORKING_BYTES + Cache::new(config, context).f32;
+    let with = |context: usize| weights + WORKING_BYTES + Cache::new(config, context).f16;
     Need { whole: with(config.n_ctx), least: with(config.n_ctx.min(LEAST_CONTEXT)) }
 }
 

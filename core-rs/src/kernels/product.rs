@@ -271,24 +271,20 @@ unsafe fn dots<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
     // SAFETY: as this function asks; groups are below GROUPS.
     unsafe {
         let mut sums = [[S::none(); V]; T];
-        for c in 0..per_scale / chunk {
-            let mut narrow = [[S::none(); V]; T];
-            for i in 0..chunk {
-                let g = s * per_scale + c * chunk + i;
-                let mut group = [S::none(); V];
-                for v in 0..V {
-                    group[v] = w.group(b, g, row + v * S::LANES);
-                }
-                for t in 0..T {
-                    let x = S::group(tokens[t].q.add(b * BLOCK + g * GROUP));
-                    for v in 0..V {
-                        narrow[t][v] = dot::<S, L>(narrow[t][v], group[v], x);
+        // One vector of rows after the other: together their numbers would not stay in registers.
+        for v in 0..V {
+            for c in 0..per_scale / chunk {
+                let mut narrow = [S::none(); T];
+                for i in 0..chunk {
+                    let g = s * per_scale + c * chunk + i;
+                    let group = w.group(b, g, row + v * S::LANES);
+                    for t in 0..T {
+                        let x = S::group(tokens[t].q.add(b * BLOCK + g * GROUP));
+                        narrow[t] = dot::<S, L>(narrow[t], group, x);
                     }
                 }
-            }
-            for t in 0..T {
-                for v in 0..V {
-                    let wide = widen::<S, L>(narrow[t][v]);
+                for t in 0..T {
+                    let wide = widen::<S, L>(narrow[t]);
                     sums[t][v] = if c == 0 { wide } else { S::add_int(sums[t][v], wide) };
                 }
             }

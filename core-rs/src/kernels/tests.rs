@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{DType, Device};
+use half::f16;
 use proptest::prelude::*;
 
 use super::activations::Activations;
@@ -9,22 +12,20 @@ use super::blocks::StoredRows;
 use super::layout::{PANEL, Shape};
 use super::product::{PanelRef, Scratch};
 use super::*;
-use crate::formats::gguf::GgmlType;
-use crate::quantize;
 
-/// Block formats, and what files call them.
-const FORMATS: [(Format, GgmlType); 11] = [
-    (Format::Q4_0, GgmlType::Q4_0),
-    (Format::Q4_1, GgmlType::Q4_1),
-    (Format::Q5_0, GgmlType::Q5_0),
-    (Format::Q5_1, GgmlType::Q5_1),
-    (Format::Q8_0, GgmlType::Q8_0),
-    (Format::Iq4Nl, GgmlType::IQ4NL),
-    (Format::Q2K, GgmlType::Q2K),
-    (Format::Q3K, GgmlType::Q3K),
-    (Format::Q4K, GgmlType::Q4K),
-    (Format::Q5K, GgmlType::Q5K),
-    (Format::Q6K, GgmlType::Q6K),
+/// Block formats, and what candle calls those that it has.
+const FORMATS: [(Format, Option<GgmlDType>); 11] = [
+    (Format::Q4_0, Some(GgmlDType::Q4_0)),
+    (Format::Q4_1, Some(GgmlDType::Q4_1)),
+    (Format::Q5_0, Some(GgmlDType::Q5_0)),
+    (Format::Q5_1, Some(GgmlDType::Q5_1)),
+    (Format::Q8_0, Some(GgmlDType::Q8_0)),
+    (Format::Iq4Nl, None),
+    (Format::Q2K, Some(GgmlDType::Q2K)),
+    (Format::Q3K, Some(GgmlDType::Q3K)),
+    (Format::Q4K, Some(GgmlDType::Q4K)),
+    (Format::Q5K, Some(GgmlDType::Q5K)),
+    (Format::Q6K, Some(GgmlDType::Q6K)),
 ];
 
 /// f16 bits worth meeting: zeros, a subnormal, one, its negative, the largest, infinities, NaN.
@@ -68,7 +69,7 @@ fn activation(extreme: bool) -> BoxedStrategy<f32> {
 #[derive(Debug, Clone)]
 struct Case {
     format: Format,
-    dtype: GgmlType,
+    dtype: Option<GgmlDType>,
     m: usize,
     n: usize,
     k: usize,
@@ -96,11 +97,12 @@ impl Case {
         out
     }
 
-    /// Values of the weights as the encoders' own inverse reads them.
+    /// Values of the weights as candle unpacks them.
     fn values(&self) -> Vec<f32> {
-        let mut values = vec![0.0; self.n * self.k];
-        quantize::dequantize(self.dtype, &self.bytes, &mut values).unwrap();
-        values
+        let Some(dtype) = self.dtype else { return iq4_nl(&self.bytes) };
+        let storage = QStorage::from_data(self.bytes.as_slice().into(), &Device::Cpu, dtype).unwrap();
+        let values = QTensor::new(storage, (self.n, self.k)).unwrap().dequantize(&Device::Cpu).unwrap();
+        values.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
     }
 
     /// The product in f64 with the activations that are multiplied, and the sum of the magnitudes of its terms.
@@ -120,6 +122,17 @@ impl Case {
         }
         truth
     }
+}
+
+/// `dequantize_row_iq4_nl` of ggml, which candle does not have.
+fn iq4_nl(bytes: &[u8]) -> Vec<f32> {
+    let table = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+    let block = |block: &[u8]| {
+        let d = f16::from_le_bytes([block[0], block[1]]).to_f32();
+        let (low, high) = (block[2..].iter().map(|q| q & 15), block[2..].iter().map(|q| q >> 4));
+        low.chain(high).map(|q| d * table[usize::from(q)] as f32).collect::<Vec<_>>()
+    };
+    bytes.chunks(18).flat_map(block).collect()
 }
 
 /// Activations as the kernels of an instruction set round them.

@@ -454,3 +454,78 @@ fn hidden_states_are_what_logits_are_made_of_however_cut() {
     assert_close(&last.matmul(&output.t().unwrap()).unwrap().squeeze(0).unwrap(), &logits, 1e-4);
     assert!(hidden(&model, &[], &mut cache).is_err() && hidden(&model, &[50], &mut cache).is_err());
 }
+
+/// Conversations of a model with heads that every cache type can keep, longer than a chunk of attention.
+fn long_model(dtype: GgmlDType, kind: CacheType) -> Llama {
+    let config = Config { head_dim: 32, rope_dim: 32, n_head_kv: 2, n_head: 4, ..config() };
+    Seeded::new(&config, dtype).model_with(&config, kind)
+}
+
+fn text(seed: usize, len: usize) -> Vec<u32> {
+    (0..len).map(|i| ((i * 31 + seed * 17 + i * i * seed) % 50) as u32).collect()
+}
+
+/// All logits of each text, cut into portions of `portions` in turn, and `at_once` texts in each pass.
+fn all_logits(model: &Llama, texts: &[Vec<u32>], portions: &[usize], at_once: usize) -> Vec<Vec<u32>> {
+    let mut workspace = Workspace::default();
+    let mut bits = vec![Vec::new(); texts.len()];
+    let mut caches: Vec<_> = texts.iter().map(|_| model.new_cache()).collect();
+    let mut turn = 0;
+    loop {
+        let mut batch = Vec::new();
+        let mut whose = Vec::new();
+        for (i, (cache, text)) in caches.iter_mut().zip(texts).enumerate() {
+            if batch.len() < at_once && cache.len() < text.len() {
+                let end = text.len().min(cache.len() + portions[turn % portions.len()]);
+                let tokens = &text[cache.len()..end];
+                whose.push((i, tokens.len()));
+                batch.push(Segment { tokens, cache, wanted: Wanted::Each });
+                turn += 1;
+            }
+        }
+        if batch.is_empty() {
+            return bits;
+        }
+        model.forward(&mut batch, &mut workspace).unwrap();
+        let mut rows = workspace.output().chunks(50);
+        for (i, n) in whose {
+            bits[i].extend(rows.by_ref().take(n).flatten().map(|v| v.to_bits()));
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_batch_or_portions() {
+    let texts: Vec<_> = [300, 1, 40, 280, 33, 64, 7, 90].iter().enumerate().map(|(i, &n)| text(i + 1, n)).collect();
+    for (dtype, kind) in
+        [(GgmlDType::Q4_1, CacheType::F16), (GgmlDType::Q8_0, CacheType::Q8_0), (GgmlDType::F16, CacheType::F32)]
+    {
+        let model = long_model(dtype, kind);
+        let alone = all_logits(&model, &texts, &[1], 1);
+        for (portions, at_once) in [(&[1][..], 8), (&[512][..], 1), (&[64, 3, 17][..], 3), (&[1, 1, 50][..], 8)] {
+            let other = all_logits(&model, &texts, portions, at_once);
+            assert!(other == alone, "{dtype:?} {kind:?}: portions {portions:?}, {at_once} at once");
+        }
+    }
+}
+
+#[test]
+fn smaller_caches_stay_close() {
+    for (kind, tolerance) in [(CacheType::F16, 2e-3), (CacheType::Q8_0, 5e-2)] {
+        let text = text(3, 300);
+        let exact = long_model(GgmlDType::F32, CacheType::F32).logits_of(&text);
+        let kept = long_model(GgmlDType::F32, kind).logits_of(&text);
+        let exact: Vec<f64> = exact.iter().map(|&v| f64::from(v)).collect();
+        let error = relative_error(&kept, &exact);
+        assert!(error > 0.0 && error <= tolerance, "{kind:?}: relative error {error}");
+    }
+    let config = config();
+    let error = Llama::new(config.clone(), &mut Seeded::new(&config, GgmlDType::F32), CacheType::Q8_0).unwrap_err();
+    assert!(error.to_string().ends_with("expected heads of whole blocks of 32, got 16"), "{error}");
+}
+
+impl Llama {
+    fn logits_of(&self, tokens: &[u32]) -> Vec<f32> {
+        self.logits(tokens, &mut self.new_cache()).unwrap()
+    }
+}
