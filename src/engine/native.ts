@@ -57,6 +57,8 @@ export interface NativeOptions extends LoadOptions {
   model: string;
   /** Folders of adapters to merge into its weights, in order. */
   lora?: readonly string[] | undefined;
+  /** A smaller model with the same vocabulary that guesses ahead: its folder, or one of its files. */
+  draft?: string | undefined;
   /**
    * Instruction set of the kernels, `scalar` or `avx2`; default: the fastest of this machine. The first engine settles it
    * for the process.
@@ -124,7 +126,8 @@ export class NativeEngine implements Engine {
    * @throws {EngineError} when the file cannot be read or used.
    */
   static async open(symbols: Symbols, options: NativeOptions): Promise<NativeEngine> {
-    const config = encoder.encode(encodeConfig({ path: options.model, lora: options.lora, cpu: options.cpu }, options));
+    const { model, lora, draft, cpu } = options;
+    const config = encoder.encode(encodeConfig({ path: model, lora, draft, cpu }, options));
     const id = symbols.llamero_open(config, size(config));
     if (id < 0) throw lastError(symbols, 0, id);
     const engine = new NativeEngine(symbols, id, options.onProgress);

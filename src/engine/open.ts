@@ -73,8 +73,11 @@ async function fallBack(
   return await openWasm(wasm, load);
 }
 
-async function openWasm(folder: string, { model, lora = [], ...load }: NativeOptions): Promise<Engine> {
+async function openWasm(folder: string, { model, lora = [], draft, ...load }: NativeOptions): Promise<Engine> {
   if (lora.length > 0) throw onlyGguf(`adapters for ${model}`);
+  if (draft !== undefined) {
+    throw new EngineError("unsupported", `opening a model: the WebAssembly engine takes no draft model, got ${draft}`);
+  }
   const module = await compile(join(folder, MODULE));
   const connect = workerLink(pathToFileURL(join(folder, GLUE)).href, module);
   return await WasmEngine.open({ ...load, connect, weights: () => readWeights(model) });

@@ -12,9 +12,9 @@ pub(super) const PROMPT_TOLD: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Room {
     /// Replies that get their next token.
-    replies: usize,
+    pub replies: usize,
     /// Prompt tokens dealt out.
-    prompt: usize,
+    pub prompt: usize,
 }
 
 impl Room {
