@@ -66,6 +66,7 @@ proptest! {
         prompts in proptest::collection::vec("([a-c]{1,30}|(ab){1,20}|(fedcba){1,9})", RESTS.len()),
         actions in actions(),
         draft in 0usize..5,
+        seed: u64,
     ) {
         let (script, poison) = [
             (None, POISON),
@@ -75,7 +76,7 @@ proptest! {
             (Some(forgetful as Script), 5),
         ][draft];
         let engine = speculating(forgetful, script, poison, Limits { max_running: 4, max_waiting: 64 });
-        check_among_others(engine, forgetful, &prompts, actions);
+        check_among_others(engine, forgetful, &prompts, actions, seed);
     }
 }
 
