@@ -18,6 +18,7 @@ use super::sequence::Sequence;
 use super::speculate::{Speculate, most_guesses};
 use super::turns::{Ask, Turns};
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::Segment;
 use crate::tokenizer::Tokenizer;
 
 /// A model, a tokenizer and the conversations that share them.
@@ -35,6 +36,10 @@ pub struct Engine<M: CausalLm> {
     /// Prompts that had a share of the pass, while it is settled.
     served: Vec<Turns<M>>,
     workspace: M::Workspace,
+    /// Empty between passes: memory for the segments of one.
+    batch: Vec<Segment<'static, M::Cache>>,
+    /// What a token of a prompt took in the last pass without replies, in milliseconds.
+    prompt_ms: f64,
     speculate: Speculate,
     drafter: Option<Drafter<M>>,
     costs: Costs,
@@ -65,6 +70,8 @@ impl<M: CausalLm> Engine<M> {
             running: VecDeque::new(),
             served: Vec::new(),
             workspace: M::Workspace::default(),
+            batch: Vec::new(),
+            prompt_ms: 0.0,
             speculate: Speculate::Off,
             drafter: None,
             costs: Costs::default(),
@@ -201,15 +208,23 @@ impl<M: CausalLm> Engine<M> {
         if self.speculate == Speculate::Auto && room.replies > 0 {
             self.guess(&room);
         }
-        let mut batch: Vec<_> = self.running.iter_mut().filter_map(Turns::segment).collect();
+        let mut batch: Vec<Segment<'_, M::Cache>> = std::mem::take(&mut self.batch);
+        batch.extend(self.running.iter_mut().filter_map(Turns::segment));
         if batch.is_empty() {
             return self.running.len() < running;
         }
         let (alone, rows) = (batch.len() == 1, batch.iter().map(|segment| segment.tokens.len()).sum());
         let begun = (self.now)();
         let passed = self.model.forward(&mut batch, &mut self.workspace);
-        if passed.is_ok() && room.prompt == 0 {
-            self.costs.observe(rows, (self.now)() - begun);
+        // Collecting nothing keeps the memory, for segments of another lifetime.
+        batch.clear();
+        self.batch = batch.into_iter().map_while(|_| None).collect();
+        let ms = (self.now)() - begun;
+        match (room.replies, room.prompt) {
+            _ if passed.is_err() => {}
+            (_, 0) => self.costs.observe(rows, ms),
+            (0, tokens) => self.prompt_ms = ms / tokens as f64,
+            _ => {}
         }
         self.settle(passed, alone, events);
         true
@@ -217,8 +232,8 @@ impl<M: CausalLm> Engine<M> {
 
     /// Let everyone that runs bring something to the next pass; who has no room for it fails.
     fn deal(&mut self, blocked: &dyn Fn(RequestId) -> bool, events: &mut Vec<Event>) -> Room {
+        let mut room = Room::new(self.prompt_ms);
         let Self { model, running, now, .. } = self;
-        let mut room = Room::default();
         for replying in [true, false] {
             running.retain_mut(|turns| {
                 let request = turns.id();
