@@ -31,7 +31,7 @@ use crate::platform::{Host, HostConfig, Task, TaskConfig, panic_text};
 use crate::records::{self, HostEvent};
 
 /// Raised with every change of a signature, a record layout or a meaning.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 /// Most engines and tasks open at once in one process.
 pub const MAX_ENGINES: usize = 64;
 /// Smallest buffer that `llamero_wait` accepts: every record fits.

@@ -26,7 +26,7 @@
 
 use serde::Serialize;
 
-use crate::engine::{Event, EventKind, FinishReason, Timings, TokenLogprob, Usage};
+use crate::engine::{Event, EventKind, FinishReason, Guessed, Timings, TokenLogprob, Usage};
 use crate::error::Error;
 
 const HEADER: usize = 16;
@@ -60,6 +60,9 @@ pub struct Stats {
     pub running: usize,
     /// Tokens generated since the host was opened.
     pub generated_tokens: u64,
+    /// Tokens guessed ahead since then.
+    #[serde(flatten)]
+    pub guessed: Guessed,
     /// Whether it can serve.
     pub healthy: bool,
 }

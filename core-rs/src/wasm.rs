@@ -55,7 +55,7 @@ pub struct WasmEngine(Stepped);
 #[wasm_bindgen]
 impl WasmEngine {
     /// An engine that waits for its model. The configuration is `{"file_bytes", "context_length"?, "max_running"?,
-    /// "max_waiting"?, "cpu"?}` in JSON.
+    /// "max_waiting"?, "speculate"?, "cpu"?}` in JSON.
     #[wasm_bindgen(constructor)]
     pub fn new(config_json: &str) -> Thrown<WasmEngine> {
         thrown(from_json("an engine configuration", config_json).and_then(|config| Stepped::new(&config)).map(Self))

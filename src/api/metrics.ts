@@ -50,6 +50,8 @@ export class Metrics implements Observer {
     this.#now = now;
     this.#gauge("requests_waiting", "Requests that wait for the model", () => engine.stats().waiting);
     this.#gauge("requests_running", "Requests that take turns on the model", () => engine.stats().running);
+    this.#total("proposed_tokens_total", "Tokens guessed ahead", () => engine.stats().proposedTokens);
+    this.#total("accepted_tokens_total", "Tokens guessed ahead that came true", () => engine.stats().acceptedTokens);
     this.#gauge("healthy", "Whether the engine can serve", () => Number(engine.stats().healthy));
   }
 
@@ -107,6 +109,19 @@ export class Metrics implements Observer {
 
   #histogram(name: string, help: string): Histogram {
     return new Histogram({ name: `llamero_${name}`, help, buckets: TIME_BUCKETS, registers: [this.#registry] });
+  }
+
+  /** A count that the engine keeps. */
+  #total(name: string, help: string, read: () => number): void {
+    new Counter({
+      name: `llamero_${name}`,
+      help,
+      registers: [this.#registry],
+      collect() {
+        this.reset();
+        this.inc(read());
+      },
+    });
   }
 
   #gauge(name: string, help: string, read: () => number): void {

@@ -56,6 +56,17 @@ Deno.test("metrics: a failure is counted by its code, and what runs and waits is
   assert.equal(all.get("llamero_healthy"), 1);
 });
 
+Deno.test("metrics: guesses are counted by the engine alone", async () => {
+  const engine = new FakeEngine();
+  const stats = { ...engine.stats(), proposedTokens: 12, acceptedTokens: 9 };
+  engine.stats = () => stats;
+  const metrics = new Metrics({ engine, modelId: "m" });
+  await metrics.text();
+  const all = samples(await metrics.text());
+  assert.equal(all.get("llamero_proposed_tokens_total"), 12);
+  assert.equal(all.get("llamero_accepted_tokens_total"), 9);
+});
+
 Deno.test("metrics: a text of several tokens is as many times, on the given clock", async () => {
   let now = 0;
   const metrics = new Metrics({ engine: new FakeEngine(), modelId: "m", now: () => now });

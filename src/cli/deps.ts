@@ -4,7 +4,7 @@
  * @module
  */
 import type { ChatTemplate, ChosenTemplate, TemplateModel, WantedTemplate } from "../chat/mod.ts";
-import type { Engine, EngineName, Task, TaskOptions } from "../engine/mod.ts";
+import type { Engine, EngineName, Speculate, Task, TaskOptions } from "../engine/mod.ts";
 import type { CatalogueEntry } from "../models/catalogue.ts";
 import type { PullOptions } from "../models/pull.ts";
 import type { KeyRing } from "../api/keys.ts";
@@ -20,6 +20,9 @@ export interface OpenOptions {
   model: string;
   /** Folders of adapters to merge. */
   lora?: readonly string[] | undefined;
+  /** A smaller model that guesses ahead. */
+  draft?: string | undefined;
+  speculate?: Speculate | undefined;
   contextLength?: number | undefined;
   engine?: EngineName | undefined;
   /** Where the model runs, such as `cuda:0`. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { basename, dirname, join, resolve } from "node:path";
-import type { Engine, EngineName } from "../engine/mod.ts";
+import type { Engine, EngineName, Speculate } from "../engine/mod.ts";
 import { modelsDir, parseModelRef } from "../models/cache.ts";
 import type { CatalogueEntry } from "../models/catalogue.ts";
 import { createReporter, type Reporter } from "../models/progress.ts";
@@ -66,6 +66,8 @@ export async function loadModel(deps: Deps, { path, id }: LocatedModel, values: 
   return await deps.openEngine({
     model: made ?? path,
     lora,
+    draft: values.draft,
+    speculate: values.speculate as Speculate | undefined,
     engine,
     device: values.device,
     kv: values.kv,

@@ -261,6 +261,9 @@ export interface EngineStats {
   running: number;
   /** Tokens generated since the engine was opened. */
   generatedTokens: number;
+  /** Tokens guessed ahead since then, and those of them that came true. */
+  proposedTokens: number;
+  acceptedTokens: number;
   /** Whether the engine can still serve requests. */
   healthy: boolean;
 }
@@ -277,7 +280,12 @@ export interface LoadProgress {
   total: number;
 }
 
-/** How much of a model to use, wherever it comes from. */
+/** Whether replies guess ahead: see {@linkcode LoadOptions}. */
+export const SPECULATE = ["auto", "off"] as const;
+/** One of {@linkcode SPECULATE}. */
+export type Speculate = (typeof SPECULATE)[number];
+
+/** How much of a model to use, wherever it comes from, and how. */
 export interface LoadOptions {
   /** At most this many tokens of prompt and reply together; default: what the model was made for. */
   contextLength?: number;
@@ -285,6 +293,8 @@ export interface LoadOptions {
   maxRunning?: number;
   /** Requests that may wait for their turn; default: the core's. */
   maxWaiting?: number;
+  /** Whether replies guess ahead, which changes their speed alone; default `auto`: where it pays. */
+  speculate?: Speculate;
   /** Called while the weights are read. */
   onProgress?: (progress: LoadProgress) => void;
 }

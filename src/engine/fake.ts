@@ -199,6 +199,8 @@ export class FakeEngine implements Engine {
       waiting: this.#waiting.length,
       running: this.#running,
       generatedTokens: this.#generated,
+      proposedTokens: 0,
+      acceptedTokens: 0,
       healthy: !this.#end.signal.aborted,
     };
   }

@@ -85,8 +85,13 @@ function packDefaults({ topK, topP, minP, repeatPenalty, maxLength, ...defaults 
 }
 
 /** `EngineStats` as the core writes them. */
-export function packStats({ waiting, running, generatedTokens, healthy }: EngineStats): Uint8Array {
-  return packJson({ waiting, running, generated_tokens: generatedTokens, healthy });
+export function packStats({ generatedTokens, proposedTokens, acceptedTokens, ...stats }: EngineStats): Uint8Array {
+  return packJson({
+    ...stats,
+    generated_tokens: generatedTokens,
+    proposed_tokens: proposedTokens,
+    accepted_tokens: acceptedTokens,
+  });
 }
 
 /** A request's JSON as the fake engine takes it. */

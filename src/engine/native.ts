@@ -57,6 +57,8 @@ export interface NativeOptions extends LoadOptions {
   model: string;
   /** Folders of adapters to merge into its weights, in order. */
   lora?: readonly string[] | undefined;
+  /** A smaller model with the same vocabulary that guesses ahead: its folder, or one of its files. */
+  draft?: string | undefined;
   /**
    * Instruction set of the kernels, such as `scalar` or `avx2`; default: the fastest of this machine. The first engine
    * settles it for the process.
@@ -128,8 +130,8 @@ export class NativeEngine implements Engine {
    * @throws {EngineError} when the file cannot be read or used.
    */
   static async open(symbols: Symbols, options: NativeOptions): Promise<NativeEngine> {
-    const { model: path, lora, cpu, kv, device } = options;
-    const config = encoder.encode(encodeConfig({ path, lora, cpu, kv, device }, options));
+    const { model: path, lora, draft, cpu, kv, device } = options;
+    const config = encoder.encode(encodeConfig({ path, lora, draft, cpu, kv, device }, options));
     const id = symbols.llamero_open(config, size(config));
     if (id < 0) throw lastError(symbols, 0, id);
     const engine = new NativeEngine(symbols, id, options.onProgress);

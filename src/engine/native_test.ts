@@ -29,10 +29,19 @@ Deno.test("tells the model and the progress of loading", async () => {
     contextLength: 512,
     maxRunning: 2,
     maxWaiting: 3,
+    draft: "d.gguf",
+    speculate: "auto",
     onProgress: (step) => progress.push(step),
   });
   assert.deepEqual(progress, [{ done: 1, total: 2 }]);
-  assert.deepEqual(core.config, { path: "m.gguf", context_length: 512, max_running: 2, max_waiting: 3 });
+  assert.deepEqual(core.config, {
+    path: "m.gguf",
+    draft: "d.gguf",
+    context_length: 512,
+    max_running: 2,
+    max_waiting: 3,
+    speculate: "auto",
+  });
   assert.deepEqual(engine.model, { ...new FakeEngine().model, chatTemplate, defaults: undefined });
   await engine.close();
 });

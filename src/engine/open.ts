@@ -75,8 +75,11 @@ async function fallBack(
 }
 
 async function openWasm(folder: string, options: NativeOptions): Promise<Engine> {
-  const { model, lora = [], ...load } = options;
+  const { model, lora = [], draft, ...load } = options;
   if (lora.length > 0) throw onlyGguf(`adapters for ${model}`);
+  if (draft !== undefined) {
+    throw new EngineError("unsupported", `opening a model: the WebAssembly engine takes no draft model, got ${draft}`);
+  }
   if (onDevice(options)) {
     const message = `opening a model: expected the device cpu for the WebAssembly engine, got ${options.device}`;
     throw new EngineError("unsupported", message);

@@ -253,6 +253,8 @@ export function readStats(json: Uint8Array): EngineStats {
     waiting: number(fields, "waiting"),
     running: number(fields, "running"),
     generatedTokens: number(fields, "generated_tokens"),
+    proposedTokens: number(fields, "proposed_tokens"),
+    acceptedTokens: number(fields, "accepted_tokens"),
     healthy: fields.healthy === true,
   };
 }

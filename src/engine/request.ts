@@ -192,7 +192,7 @@ export function checkTokenIds(ids: unknown): void {
 
 /** The core's JSON of what to load: `source` says where from, in its own fields. */
 export function encodeConfig(source: Record<string, unknown>, options: LoadOptions): string {
-  const { contextLength, maxRunning, maxWaiting } = options;
+  const { contextLength, maxRunning, maxWaiting, speculate } = options;
   checkCount(contextLength, "contextLength");
   checkCount(maxRunning, "maxRunning");
   checkCount(maxWaiting, "maxWaiting");
@@ -201,6 +201,7 @@ export function encodeConfig(source: Record<string, unknown>, options: LoadOptio
     context_length: contextLength,
     max_running: maxRunning,
     max_waiting: maxWaiting,
+    speculate,
   });
 }
 

@@ -8,7 +8,7 @@
  */
 
 /** The ABI this side is written for; the library must report the same number. */
-export const ABI_VERSION = 3;
+export const ABI_VERSION = 4;
 
 /** The symbol that is looked up first, alone: it exists in every version, so a wrong one can be named. */
 export const VERSION_SYMBOL = {

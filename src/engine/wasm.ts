@@ -39,7 +39,14 @@ import type { Connect, CoreLink } from "./wasm_link.ts";
 const PIECE_BYTES = 1 << 20;
 
 const encoder = new TextEncoder();
-const IDLE: EngineStats = { waiting: 0, running: 0, generatedTokens: 0, healthy: true };
+const IDLE: EngineStats = {
+  waiting: 0,
+  running: 0,
+  generatedTokens: 0,
+  proposedTokens: 0,
+  acceptedTokens: 0,
+  healthy: true,
+};
 
 /** The bytes of a model file. */
 export interface Weights {
@@ -62,7 +69,7 @@ export class WasmEngine implements Engine {
   #instance?: Instance;
   #model?: ModelInfo;
   /** Tokens of instances that are gone. */
-  #generatedBefore = 0;
+  #before = IDLE;
   #healthy = true;
   #closed = false;
 
@@ -117,13 +124,8 @@ export class WasmEngine implements Engine {
 
   stats(): EngineStats {
     this.#assertOpen();
-    const { waiting, running, generatedTokens, healthy } = this.#instance?.stats ?? IDLE;
-    return {
-      waiting,
-      running,
-      generatedTokens: this.#generatedBefore + generatedTokens,
-      healthy: healthy && this.#healthy,
-    };
+    const stats = withTokens(this.#instance?.stats ?? IDLE, this.#before);
+    return { ...stats, healthy: stats.healthy && this.#healthy };
   }
 
   close(): Promise<void> {
@@ -147,7 +149,7 @@ export class WasmEngine implements Engine {
   #start(): Instance {
     return new Instance(this.#options, ({ stats, loaded }) => {
       this.#instance = undefined;
-      this.#generatedBefore += stats.generatedTokens;
+      this.#before = withTokens(this.#before, stats);
       // One that had been loaded is replaced at the next call; one that could not be loaded tells of worse.
       this.#healthy = loaded;
     });
@@ -156,6 +158,16 @@ export class WasmEngine implements Engine {
   #assertOpen(): void {
     if (this.#closed) throw new EngineError("closed", "calling an engine that is closed");
   }
+}
+
+/** The first stats, with the tokens of both. */
+function withTokens(stats: EngineStats, others: EngineStats): EngineStats {
+  return {
+    ...stats,
+    generatedTokens: stats.generatedTokens + others.generatedTokens,
+    proposedTokens: stats.proposedTokens + others.proposedTokens,
+    acceptedTokens: stats.acceptedTokens + others.acceptedTokens,
+  };
 }
 
 /** A call whose answer is awaited. */

@@ -6,7 +6,7 @@ use crate::model::{KvCache, Llama, Segment, Workspace};
 /// A causal language model whose state per conversation is a cache that the caller owns.
 pub trait CausalLm {
     /// The state of one conversation.
-    type Cache;
+    type Cache: 'static;
     /// Buffers and results of a pass.
     type Workspace: Default;
 

@@ -4,6 +4,8 @@
 //! list; a step is one forward pass for all conversations that can run. It knows no threads, no clocks of its own (the host hands one in), no C and no JavaScript types; the native
 //! host runs it on a thread, WebAssembly calls `step` itself.
 
+mod costs;
+mod draft;
 mod embed;
 mod event;
 mod grammar;
@@ -12,6 +14,7 @@ mod logprobs;
 mod request;
 mod room;
 mod sequence;
+mod speculate;
 mod step;
 mod stop;
 mod turns;
@@ -23,7 +26,8 @@ pub use grammar::{Constraint, Grammar, Syntax};
 pub use lm::CausalLm;
 pub use logprobs::{MAX_TOKEN_BYTES, MAX_TOP, TokenLogprob};
 pub use request::{Limits, Request};
-pub use step::Engine;
+pub use speculate::Speculate;
+pub use step::{Engine, Guessed};
 pub use turns::Ask;
 
 #[cfg(test)]

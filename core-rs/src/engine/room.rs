@@ -5,19 +5,29 @@
 pub(super) const PROMPT_BESIDE_REPLIES: usize = 64;
 /// Most prompt tokens of a pass without replies: weights are read once for more tokens, and nobody is being read to.
 pub(super) const PROMPT_ALONE: usize = 512;
+/// What such a pass may take, in milliseconds: on a slow machine it has fewer tokens, as few as beside replies.
+const PROMPT_ALONE_MS: f64 = 1000.0;
 /// Most tokens of one prompt whose logits are all wanted: a row of them has as many numbers as the vocabulary.
 pub(super) const PROMPT_TOLD: usize = 64;
 
 /// The room of one pass, dealt out to replies first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Room {
+    /// Most prompt tokens, if there are no replies.
+    alone: usize,
     /// Replies that get their next token.
-    replies: usize,
+    pub replies: usize,
     /// Prompt tokens dealt out.
-    prompt: usize,
+    pub prompt: usize,
 }
 
 impl Room {
+    /// The room of a pass in which a token of a prompt takes so many milliseconds; 0: that is not known.
+    pub fn new(token_ms: f64) -> Self {
+        let fast = if token_ms > 0.0 { (PROMPT_ALONE_MS / token_ms) as usize } else { 0 };
+        Self { alone: fast.clamp(PROMPT_BESIDE_REPLIES, PROMPT_ALONE), replies: 0, prompt: 0 }
+    }
+
     /// Room for the next token of a reply: always there, since a place among those running is.
     pub fn reply(&mut self) -> usize {
         self.replies += 1;
@@ -26,7 +36,7 @@ impl Room {
 
     /// Room for up to `wanted` tokens of a prompt. Prompts that get none are first in the next pass.
     pub fn prompt(&mut self, wanted: usize) -> usize {
-        let most = if self.replies > 0 { PROMPT_BESIDE_REPLIES } else { PROMPT_ALONE };
+        let most = if self.replies > 0 { PROMPT_BESIDE_REPLIES } else { self.alone };
         let share = wanted.min(most.saturating_sub(self.prompt));
         self.prompt += share;
         share
@@ -39,9 +49,12 @@ mod tests {
 
     #[test]
     fn prompts_share_what_replies_leave_them() {
-        let mut room = Room::default();
+        let mut room = Room::new(0.1);
         assert_eq!([500, 100, 1].map(|wanted| room.prompt(wanted)), [500, 12, 0]);
-        let mut room = Room::default();
+        for (token_ms, most) in [(0.0, 64), (100.0, 64), (5.0, 200)] {
+            assert_eq!(Room::new(token_ms).prompt(1000), most, "{token_ms} ms");
+        }
+        let mut room = Room::new(0.1);
         assert_eq!((room.reply(), room.reply()), (1, 1));
         assert_eq!([10, 500, 1].map(|wanted| room.prompt(wanted)), [10, 54, 0]);
     }

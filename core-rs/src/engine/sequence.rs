@@ -1,11 +1,13 @@
 //! One reply on its way: its tokens, its cache, its sampler and what of its text may be shown.
 
+use super::draft::Draft;
 use super::event::{EventKind, FinishReason, RequestId, Timings, Usage};
 use super::grammar::{Grammar, mask};
 use super::lm::CausalLm;
 use super::logprobs::{Told, logprobs};
 use super::request::Request;
 use super::room::{PROMPT_TOLD, Room};
+use super::speculate::Guesses;
 use super::stop::{Shown, StopMatcher};
 use super::watch::Watch;
 use crate::error::Result;
@@ -23,6 +25,12 @@ pub(super) struct Sequence<M: CausalLm> {
     cached: usize,
     /// How many that follow them go into the next pass; 0: it takes no part.
     share: usize,
+    /// How it may go on: while a pass is made they stand behind its tokens.
+    guesses: Guesses,
+    /// How many of them came true in the last pass.
+    right: usize,
+    /// What the draft model has seen of it, if there is one and it has not failed.
+    draft: Option<Draft<M::Cache>>,
     sampler: Sampler,
     decoder: StreamDecoder,
     stop: StopMatcher,
@@ -40,6 +48,7 @@ pub(super) struct Sequence<M: CausalLm> {
     prompt_logprobs: Option<usize>,
     /// Generated tokens at which the reply is cut.
     limit: usize,
+    generated: usize,
     submitted_at: f64,
     prefill_at: Option<f64>,
     decode_at: Option<f64>,
@@ -72,10 +81,14 @@ impl<M: CausalLm> Sequence<M> {
             ignore_eos: request.ignore_eos,
             grammar: None,
             limit: request.max_tokens.map_or(room, |max| max.min(room)),
+            generated: 0,
             prompt_len: prompt.len(),
             tokens: prompt,
             cached: 0,
             share: 0,
+            guesses: Guesses::new(),
+            right: 0,
+            draft: None,
             submitted_at: now,
             prefill_at: None,
             decode_at: None,
@@ -96,6 +109,12 @@ impl<M: CausalLm> Sequence<M> {
         self
     }
 
+    /// The same sequence with a draft model's cache.
+    pub fn drafted(mut self, cache: Option<M::Cache>) -> Self {
+        self.draft = cache.map(Draft::new);
+        self
+    }
+
     /// Tell the sampler of a token of prompt or reply.
     fn observe(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<()> {
         let mut breaks = false;
@@ -110,7 +129,7 @@ impl<M: CausalLm> Sequence<M> {
 
     /// Tokens generated so far.
     pub fn generated(&self) -> usize {
-        self.tokens.len() - self.prompt_len
+        self.generated
     }
 
     /// Whether the prompt is done and each pass gives a token.
@@ -121,6 +140,7 @@ impl<M: CausalLm> Sequence<M> {
     /// Settle what it brings to the next pass: a chunk of its prompt or its newest token, or nothing if it `rests`.
     pub fn join(&mut self, rests: bool, model: &M, room: &mut Room, now: &dyn Fn() -> f64) -> Result<()> {
         self.share = 0;
+        self.guesses.clear();
         let left = self.tokens.len() - self.cached;
         let share = match self.prompt_logprobs {
             _ if rests => 0,
@@ -136,13 +156,59 @@ impl<M: CausalLm> Sequence<M> {
         Ok(())
     }
 
+    /// Guess up to `most` tokens, where a row of the pass has this price, and one with a token of a draft model that.
+    pub fn guess(&mut self, most: usize, price: f64, draft_price: Option<f64>) {
+        if self.share > 0 && self.is_replying() {
+            let most = most.min(self.limit.saturating_sub(self.generated + 1));
+            self.guesses.make(&self.tokens, most, price, draft_price.filter(|_| self.draft.is_some()));
+            self.tokens.extend_from_slice(self.guesses.tokens());
+        }
+    }
+
+    /// Its part of the next pass of the draft model, if it wants a guess.
+    pub fn draft_segment(&mut self, model: &M) -> Option<Segment<'_, M::Cache>> {
+        let draft = self.draft.as_mut().filter(|_| self.guesses.wants_more())?;
+        draft.segment(&self.tokens, model)
+    }
+
+    /// The draft model's pass is done and gave these guesses, one for each that was asked for one; none: it failed.
+    pub fn take_draft(&mut self, guesses: Option<&mut dyn Iterator<Item = u32>>) {
+        let Some(asked) = self.draft.as_mut().and_then(|draft| draft.asked.take()) else { return };
+        if guesses.is_none() {
+            self.draft = None;
+        }
+        let guess = guesses.filter(|_| asked == Wanted::Last).and_then(Iterator::next);
+        self.tokens.extend(guess);
+        self.guesses.push(guess);
+    }
+
+    /// Bring the guesses to the next pass, if its cache has room for them.
+    pub fn join_guesses(&mut self, model: &M) {
+        let guesses = self.guesses.tokens().len();
+        if guesses > 0 {
+            match model.reserve(&mut self.cache, self.share + guesses) {
+                Ok(()) => self.share += guesses,
+                Err(_) => {
+                    self.tokens.truncate(self.cached + self.share);
+                    self.guesses.clear();
+                }
+            }
+        }
+    }
+
+    /// How many guesses the last pass checked, and how many of them came true.
+    pub fn guessed(&self) -> (usize, usize) {
+        (self.guesses.tokens().len(), self.right)
+    }
+
     fn wanted(&self) -> Wanted {
         let in_prompt = !self.is_replying();
         match self.share {
             0 => Wanted::Nothing,
             _ if in_prompt && self.prompt_logprobs.is_some() => Wanted::Each,
             share if in_prompt && self.cached + share < self.prompt_len => Wanted::Nothing,
-            _ => Wanted::Last,
+            _ if self.guesses.tokens().is_empty() => Wanted::Last,
+            _ => Wanted::Each,
         }
     }
 
@@ -168,8 +234,9 @@ impl<M: CausalLm> Sequence<M> {
         emit: &mut dyn FnMut(EventKind),
     ) -> Result<bool> {
         let n_vocab = model.vocabulary_size();
-        let first = self.cached;
-        self.cached += self.share;
+        let (first, guesses) = (self.cached, self.guesses.tokens().len());
+        self.cached += self.share - guesses;
+        self.right = 0;
         if first < self.prompt_len {
             self.tell_prompt(first, logits, n_vocab, tokenizer, emit)?;
         }
@@ -177,8 +244,40 @@ impl<M: CausalLm> Sequence<M> {
             return Ok(false);
         }
         self.decode_at.get_or_insert_with(now);
-        let behind = logits.len() - n_vocab;
-        self.next(&mut logits[behind..], tokenizer, now, emit)
+        self.tokens.truncate(self.cached);
+        let rows = logits.len() - (guesses + 1) * n_vocab..;
+        let ended = self.check(&mut logits[rows], n_vocab, tokenizer, now, emit)?;
+        if !ended && guesses > 0 {
+            self.guesses.learn(self.right);
+            model.truncate(&mut self.cache, self.cached);
+        }
+        if let Some(draft) = &mut self.draft {
+            draft.cached = draft.cached.min(self.cached);
+        }
+        Ok(ended)
+    }
+
+    /// Choose the next token, and go on while guesses come true: then the row behind is that of the token after it. What
+    /// is chosen does not hang on the guesses. Returns whether the reply has ended.
+    fn check(
+        &mut self,
+        logits: &mut [f32],
+        n_vocab: usize,
+        tokenizer: &Tokenizer,
+        now: &dyn Fn() -> f64,
+        emit: &mut dyn FnMut(EventKind),
+    ) -> Result<bool> {
+        for row in logits.chunks_exact_mut(n_vocab) {
+            if self.next(row, tokenizer, now, emit)? {
+                return Ok(true);
+            }
+            if self.guesses.tokens().get(self.right) != self.tokens.last() {
+                break;
+            }
+            self.right += 1;
+            self.cached += 1;
+        }
+        Ok(false)
     }
 
     /// Tell of the prompt's tokens behind number `first` what is asked for.
@@ -217,6 +316,7 @@ impl<M: CausalLm> Sequence<M> {
         let id = self.choose(logits, tokenizer)?;
         self.observe(tokenizer, id)?;
         self.tokens.push(id);
+        self.generated += 1;
         let ended = self.ends_with(id, tokenizer);
         if let Some(grammar) = self.grammar.as_mut().filter(|_| !ended) {
             grammar.accept(id)?;
@@ -233,7 +333,7 @@ impl<M: CausalLm> Sequence<M> {
         if let Some(grammar) = &mut self.grammar {
             mask(logits, grammar.allowed()?);
         }
-        if self.generated() < self.min_tokens {
+        if self.generated < self.min_tokens {
             for &id in tokenizer.ends().iter().chain(&self.stop_ids) {
                 if let Some(logit) = logits.get_mut(id as usize) {
                     *logit = f32::NEG_INFINITY;
@@ -277,7 +377,7 @@ impl<M: CausalLm> Sequence<M> {
             }
         }
         let ended = ended || self.is_finished();
-        if ended || self.generated() >= self.limit {
+        if ended || self.generated >= self.limit {
             let reason = if ended { FinishReason::Stop } else { FinishReason::Length };
             self.finish(reason, now(), emit);
             return Ok(true);
@@ -303,12 +403,12 @@ impl<M: CausalLm> Sequence<M> {
 
     fn emit_text(&mut self, text: String, last: bool, emit: &mut dyn FnMut(EventKind)) {
         if self.told.show(text.len(), last, emit) || !text.is_empty() {
-            emit(EventKind::Text { text, completion_tokens: self.generated() });
+            emit(EventKind::Text { text, completion_tokens: self.generated });
         }
     }
 
     fn done(&self, reason: FinishReason, stop: Option<String>, now: f64) -> EventKind {
-        let usage = Usage { prompt_tokens: self.prompt_len, completion_tokens: self.generated() };
+        let usage = Usage { prompt_tokens: self.prompt_len, completion_tokens: self.generated };
         let prefill_at = self.prefill_at.unwrap_or(now);
         let decode_at = self.decode_at.unwrap_or(now);
         let timings = Timings {

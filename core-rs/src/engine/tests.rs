@@ -2,6 +2,7 @@
 
 mod batch;
 mod embed;
+mod speculate;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use crate::tokenizer::{TokenType, Tokenizer, VocabKind, VocabSpec};
 
 const CONTEXT: usize = 200;
 const END: u32 = 26;
-/// A token that makes the scripted model fail.
+/// A token that makes the scripted model fail; the letters of a draft model have their own.
 const POISON: u32 = 27;
 
 thread_local! {
@@ -29,10 +30,22 @@ thread_local! {
     static PASSES: RefCell<Vec<Vec<usize>>> = const { RefCell::new(Vec::new()) };
     /// Length of a hidden state.
     static EMBEDDING: Cell<usize> = const { Cell::new(2) };
+    /// Milliseconds gone by, of a pass with one row, and of each further row.
+    static CLOCK: Cell<f64> = const { Cell::new(0.0) };
+    static COST: Cell<(f64, f64)> = const { Cell::new((0.0, 0.0)) };
 }
 
-/// A model that says what a function makes of all tokens up to one: the logits after that.
-struct Scripted(fn(&[u32]) -> Vec<f32>);
+/// The logits after some tokens.
+type Script = fn(&[u32]) -> Vec<f32>;
+
+/// A model that follows a script.
+struct Scripted {
+    script: Script,
+    /// Part of `COST` that its passes take: below 1 it is a draft model.
+    cost: f64,
+    /// A token that makes it fail.
+    poison: u32,
+}
 
 struct Cache {
     tokens: Vec<u32>,
@@ -79,9 +92,13 @@ impl CausalLm for Scripted {
     fn forward(&self, batch: &mut [Segment<'_, Cache>], output: &mut Vec<f32>) -> Result<()> {
         let sizes: Vec<usize> = batch.iter().map(|segment| segment.tokens.len()).collect();
         LONGEST.set(sizes.iter().copied().fold(LONGEST.get(), usize::max));
-        PASSES.with_borrow_mut(|passes| passes.push(sizes));
+        let (one, row) = COST.get();
+        CLOCK.set(CLOCK.get() + self.cost * (one + row * (sizes.iter().sum::<usize>() - 1) as f64));
+        if self.cost == 1.0 {
+            PASSES.with_borrow_mut(|passes| passes.push(sizes));
+        }
         output.clear();
-        if batch.iter().any(|segment| segment.tokens.contains(&POISON)) {
+        if batch.iter().any(|segment| segment.tokens.contains(&self.poison)) {
             return Err(Error::internal("poisoned"));
         }
         batch.iter_mut().for_each(|segment| self.append(segment, output));
@@ -100,8 +117,8 @@ impl Scripted {
             let at = cache.tokens.len();
             cache.tokens.push(id);
             match wanted {
-                Wanted::Each => output.extend((self.0)(&cache.tokens)),
-                Wanted::Last if i + 1 == tokens.len() => output.extend((self.0)(&cache.tokens)),
+                Wanted::Each => output.extend((self.script)(&cache.tokens)),
+                Wanted::Last if i + 1 == tokens.len() => output.extend((self.script)(&cache.tokens)),
                 // The token's number in the first place, its position in the second.
                 Wanted::Hidden => {
                     output.extend([id as f32, at as f32]);
@@ -128,7 +145,7 @@ fn engine(limits: Limits) -> Engine<Scripted> {
     engine_of(alphabet, limits)
 }
 
-fn engine_of(script: fn(&[u32]) -> Vec<f32>, limits: Limits) -> Engine<Scripted> {
+fn engine_of(script: Script, limits: Limits) -> Engine<Scripted> {
     let mut pieces: Vec<String> = ('a'..='z').map(String::from).collect();
     pieces.extend(["<end>".into(), "<poison>".into()]);
     let mut types = vec![TokenType::Normal; 26];
@@ -151,7 +168,8 @@ fn engine_of(script: fn(&[u32]) -> Vec<f32>, limits: Limits) -> Engine<Scripted>
         legacy: true,
         ends: Vec::new(),
     };
-    Engine::new(Scripted(script), Arc::new(Tokenizer::new(spec).expect("vocabulary")), limits, || 0.0)
+    let tokenizer = Arc::new(Tokenizer::new(spec).expect("vocabulary"));
+    Engine::new(Scripted { script, cost: 1.0, poison: POISON }, tokenizer, limits, || CLOCK.get())
 }
 
 fn request(prompt: &str, rest: &str) -> Request {

@@ -55,6 +55,14 @@ impl<M: CausalLm> Turns<M> {
         }
     }
 
+    /// The reply, if it is one.
+    pub fn reply(&mut self) -> Option<&mut Sequence<M>> {
+        match self {
+            Self::Reply(sequence) => Some(sequence),
+            Self::Embedding(_) => None,
+        }
+    }
+
     /// Tokens generated so far.
     pub fn generated(&self) -> usize {
         match self {
@@ -76,6 +84,14 @@ impl<M: CausalLm> Turns<M> {
         match self {
             Self::Reply(sequence) => sequence.join(rests, model, room, now),
             Self::Embedding(embedding) => embedding.join(rests, model, room),
+        }
+    }
+
+    /// How many guesses the last pass checked, and how many of them came true.
+    pub fn guessed(&self) -> (usize, usize) {
+        match self {
+            Self::Reply(sequence) => sequence.guessed(),
+            Self::Embedding(_) => (0, 0),
         }
     }
 

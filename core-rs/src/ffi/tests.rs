@@ -31,6 +31,13 @@ fn submit(engine: i32, json: &str) -> i32 {
     unsafe { llamero_submit(engine, json.as_ptr(), json.len()) }
 }
 
+fn stats_of(engine: i32) -> serde_json::Value {
+    let mut buffer = [0u8; 1024];
+    // SAFETY: a valid buffer.
+    let n = unsafe { llamero_stats(engine, buffer.as_mut_ptr(), buffer.len()) };
+    serde_json::from_slice(&buffer[..n as usize]).expect("stats")
+}
+
 fn last_error(engine: i32) -> String {
     let mut buffer = [0u8; 1024];
     // SAFETY: a valid buffer.
@@ -172,7 +179,32 @@ fn loading_failures_are_events() {
         llamero_close(engine);
     }
     assert_eq!(open(r#"{"path":"x","max_running":0}"#), ErrorKind::InvalidRequest.code());
+    assert_eq!(open(r#"{"path":"x","draft":"y","speculate":"off"}"#), ErrorKind::InvalidRequest.code());
+    assert_eq!(open(r#"{"path":"x","speculate":"always"}"#), ErrorKind::InvalidRequest.code());
     assert_eq!(open("nonsense"), ErrorKind::InvalidRequest.code());
+}
+
+#[test]
+fn a_draft_must_have_the_same_vocabulary_and_changes_no_text() {
+    let text = |config: serde_json::Value| {
+        let engine = open(&config.to_string());
+        assert!(until(engine, |record| record.kind <= 3 && record.kind >= 2).last().expect("an end").kind == 2);
+        let id = submit(engine, r#"{"prompt":["Once upon"],"temperature":0.9,"seed":5,"max_tokens":60}"#) as u32;
+        let records = until(engine, |record| record.request == id && record.kind == 5);
+        let texts = records.iter().filter(|record| record.kind == 4).map(|record| &record.payload[4..]);
+        let (said, stats) = (texts.collect::<Vec<_>>().concat(), stats_of(engine));
+        llamero_close(engine);
+        (said, stats["proposed_tokens"].as_u64().expect("a count"), stats["accepted_tokens"].as_u64().expect("a count"))
+    };
+    let (plain, none, _) = text(serde_json::json!({ "path": MODEL, "speculate": "off" }));
+    let (drafted, proposed, accepted) = text(serde_json::json!({ "path": MODEL, "draft": MODEL }));
+    assert!(plain == drafted && none == 0 && proposed > 0 && accepted <= proposed, "{proposed} {accepted}");
+    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/checkpoints/f16.gguf");
+    let engine = open(&serde_json::json!({ "path": MODEL, "draft": other }).to_string());
+    let records = until(engine, |record| record.kind == 3);
+    let error = String::from_utf8_lossy(&records.last().expect("failed").payload).into_owned();
+    assert!(error.contains("invalid_request") && error.contains("f16.gguf as a draft"), "{error}");
+    llamero_close(engine);
 }
 
 #[test]

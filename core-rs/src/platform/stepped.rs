@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::{monotonic_ms, random_seed};
-use crate::engine::{Ask, Engine, Event, Limits, RequestId};
+use crate::engine::{Ask, Engine, Event, Limits, RequestId, Speculate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels;
 use crate::load::{ModelInfo, Stream};
@@ -29,6 +29,9 @@ pub struct SteppedConfig {
     pub max_running: Option<usize>,
     /// Requests that may wait; see `Limits`.
     pub max_waiting: Option<usize>,
+    /// Whether replies guess ahead.
+    #[serde(default)]
+    pub speculate: Speculate,
     /// Force a kernel (`scalar`, `simd128`) instead of the best this machine has.
     pub cpu: Option<String>,
 }
@@ -36,6 +39,7 @@ pub struct SteppedConfig {
 /// An engine that its owner drives.
 pub struct Stepped {
     limits: Limits,
+    speculate: Speculate,
     phase: Phase,
     last_id: RequestId,
     events: Vec<HostEvent>,
@@ -62,7 +66,8 @@ impl Stepped {
         let limits = Limits::new(config.max_running, config.max_waiting)?;
         kernels::select(config.cpu.as_deref())?;
         let stream = Stream::new(config.file_bytes, config.context_length);
-        Ok(Self { limits, phase: Phase::Loading(Box::new(stream)), last_id: 0, events: Vec::new() })
+        let (phase, speculate) = (Phase::Loading(Box::new(stream)), config.speculate);
+        Ok(Self { limits, speculate, phase, last_id: 0, events: Vec::new() })
     }
 
     /// Takes the next bytes of the model file.
@@ -96,6 +101,7 @@ impl Stepped {
             let loaded = stream.finish().map_err(|error| self.fail(error))?;
             let tokenizer = loaded.tokenizer;
             let engine = Engine::new(loaded.model, tokenizer.clone(), self.limits, monotonic_ms);
+            let engine = engine.speculating(self.speculate, None);
             self.phase = Phase::Ready(Box::new(Ready { engine, info: Arc::new(loaded.info), tokenizer }));
             self.events.push(HostEvent::Ready);
         }
@@ -170,6 +176,7 @@ impl Stepped {
                 waiting: engine.waiting(),
                 running: engine.running(),
                 generated_tokens: engine.generated(),
+                guessed: engine.guessed(),
                 healthy: true,
             },
         }
@@ -208,7 +215,7 @@ fn still_loading() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{EventKind, FinishReason, Request};
+    use crate::engine::{EventKind, FinishReason, Guessed, Request};
 
     fn file() -> Vec<u8> {
         std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tiny-llama2.gguf")).expect("fixture")
@@ -260,7 +267,8 @@ mod tests {
         let mut engine = ready(8);
         let greedy = r#"{"prompt":["Hello"],"temperature":0,"ignore_eos":true,"max_tokens":12}"#;
         let ids = [0; 3].map(|_| engine.submit(request(greedy)).expect("room"));
-        assert_eq!(engine.stats(), Stats { waiting: 3, running: 0, generated_tokens: 0, healthy: true });
+        let stats = |waiting, generated_tokens| Stats { waiting, generated_tokens, healthy: true, ..Stats::default() };
+        assert_eq!(engine.stats(), stats(3, 0));
         assert!(engine.step());
         engine.cancel(ids[1]);
         engine.cancel(99);
@@ -271,7 +279,7 @@ mod tests {
         let [first, second, third] = ids.map(|id| outcome(&events, id));
         assert_eq!((first.1, second.1), (Some(FinishReason::Length), Some(FinishReason::Cancelled)));
         assert_eq!(first, third, "the same question has the same answer");
-        assert_eq!(engine.stats(), Stats { waiting: 0, running: 0, generated_tokens: 12 + 1 + 12, healthy: true });
+        assert_eq!(Stats { guessed: Guessed::default(), ..engine.stats() }, stats(0, 12 + 1 + 12));
     }
 
     #[test]

@@ -13,60 +13,85 @@ fn minded(tokens: &[u32]) -> Vec<f32> {
 }
 
 /// What can be asked of a reply: each changes what its sequence does in a pass.
-const RESTS: [&str; 8] = [
+pub(super) const RESTS: [&str; 9] = [
     "",
-    r#","temperature":1.2,"seed":3"#,
-    r#","temperature":0.8,"seed":9,"top_k":8,"repeat_penalty":1.3"#,
+    r#","temperature":1.2"#,
+    r#","temperature":0.8,"top_k":8,"repeat_penalty":1.3"#,
     r#","logprobs":2,"max_tokens":9"#,
-    r#","prompt_logprobs":1,"temperature":1,"seed":4"#,
-    r#","stop":["ab","q"],"temperature":1,"seed":5"#,
+    r#","prompt_logprobs":1,"temperature":1"#,
+    r#","stop":["ab","q"],"temperature":1"#,
     r#","dry_multiplier":1,"min_tokens":6"#,
-    r#","bad_words":["e","ab"],"temperature":1,"seed":6"#,
+    r#","bad_words":["e","ab"],"temperature":1"#,
+    // Within a grammar.
+    r#","temperature":1,"logprobs":1"#,
 ];
 
-fn ask(which: usize, prompt: &str) -> Request {
+fn ask(which: usize, prompt: &str) -> Ask {
     let rest = RESTS[which];
     let greedy = if rest.contains("temperature") { "" } else { r#","temperature":0"# };
-    let limit = if rest.contains("max_tokens") { "" } else { r#","max_tokens":40"# };
-    Request::from_json(format!(r#"{{"prompt":[{prompt:?}]{greedy}{limit}{rest}}}"#).as_bytes()).expect("valid")
+    // The first goes on to the end of the context.
+    let limit = if which == 0 || rest.contains("max_tokens") { "" } else { r#","max_tokens":40"# };
+    let json = format!(r#"{{"prompt":[{prompt:?}]{greedy}{limit}{rest}}}"#);
+    let request = Request::from_json(json.as_bytes()).expect("valid");
+    let places = || Places { left: ["abc", "bcde!", "a"].into_iter().cycle().take(20).collect(), bits: [0] };
+    let grammar = (which == RESTS.len() - 1).then(|| Box::new(places()) as Box<dyn Grammar>);
+    Ask::Reply(Box::new(request), grammar)
 }
 
-fn alone(which: usize, prompt: &str) -> Vec<EventKind> {
-    let mut engine = engine_of(minded, Limits::default());
+/// What one of the requests is told when it is alone and nothing is guessed.
+fn alone(script: Script, which: usize, prompt: &str, seed: u64) -> Vec<EventKind> {
+    let mut engine = engine_of(script, Limits::default());
     let mut events = Vec::new();
-    engine.submit(1, ask(which, prompt), 0, &mut events);
+    engine.submit(1, ask(which, prompt), seed, &mut events);
     finish(&mut engine, events).remove(&1).expect("events")
 }
 
-proptest! {
-    /// Every event of a reply is the same alone and among others that arrive, rest and leave at random times.
-    #[test]
-    fn a_reply_is_the_same_among_others(
-        prompts in proptest::collection::vec("[a-e]{1,150}", 8),
-        actions in proptest::collection::vec((0usize..12, 0u32..256), 8..60),
-    ) {
-        let mut engine = engine_of(minded, Limits { max_running: 5, max_waiting: 64 });
-        let (mut events, mut next, mut cancelled) = (Vec::new(), 0, BTreeSet::new());
-        for (action, n) in actions {
-            match action {
-                0..4 if next < prompts.len() => {
-                    engine.submit(next as u32, ask(next, &prompts[next]), 0, &mut events);
-                    next += 1;
-                }
-                4 if n < 8 => {
-                    engine.cancel(n, &mut events);
-                    cancelled.insert(n);
-                }
-                _ => {
-                    engine.step(&|id| n >> id & 1 == 1, &mut events);
-                }
+/// Every request in order, and whatever else may happen between passes.
+pub(super) fn actions() -> impl Strategy<Value = Vec<(usize, u32)>> {
+    proptest::collection::vec((0usize..12, 0u32..512), 9..60)
+}
+
+/// Conversations arrive, rest and leave as the actions say: every event of each is as if it were alone.
+pub(super) fn check_among_others(
+    mut engine: Engine<Scripted>,
+    script: Script,
+    prompts: &[String],
+    actions: Vec<(usize, u32)>,
+    seed: u64,
+) {
+    let (mut events, mut next, mut cancelled) = (Vec::new(), 0, BTreeSet::new());
+    for (action, n) in actions {
+        match action {
+            0..4 if next < prompts.len() => {
+                engine.submit(next as u32, ask(next, &prompts[next]), seed, &mut events);
+                next += 1;
+            }
+            4 if n < 9 => {
+                engine.cancel(n, &mut events);
+                cancelled.insert(n);
+            }
+            _ => {
+                engine.step(&|id| n >> id & 1 == 1, &mut events);
             }
         }
-        let all = finish(&mut engine, events);
-        for (id, kinds) in all.iter().filter(|(id, _)| !cancelled.contains(id)) {
-            prop_assert_eq!(kinds, &alone(*id as usize, &prompts[*id as usize]), "{}", RESTS[*id as usize]);
-        }
-        prop_assert_eq!((engine.running(), engine.waiting(), CACHES.get()), (0, 0, 0));
+    }
+    let all = finish(&mut engine, events);
+    for (id, kinds) in all.iter().filter(|(id, _)| !cancelled.contains(id)) {
+        let which = *id as usize;
+        assert_eq!(kinds, &alone(script, which, &prompts[which], seed), "{}", RESTS[which]);
+    }
+    assert_eq!((engine.running(), engine.waiting(), CACHES.get()), (0, 0, 0));
+}
+
+proptest! {
+    #[test]
+    fn a_reply_is_the_same_among_others(
+        prompts in proptest::collection::vec("[a-e]{1,150}", RESTS.len()),
+        actions in actions(),
+        seed: u64,
+    ) {
+        let engine = engine_of(minded, Limits { max_running: 5, max_waiting: 64 });
+        check_among_others(engine, minded, &prompts, actions, seed);
     }
 }
 
@@ -141,9 +166,18 @@ fn prompts_take_turns_where_replies_leave_little_room() {
 }
 
 #[test]
+fn a_prompt_alone_comes_in_chunks_of_a_second() {
+    // The first chunk tells how fast the machine is: at once, 10 ms and 100 ms for a token.
+    for (cost, rest) in [((1.0, 0.1), vec![86]), ((10.0, 10.0), vec![86]), ((100.0, 100.0), vec![64, 22])] {
+        COST.set(cost);
+        let (_, passes) = together(&[&"a".repeat(150)], &[r#","max_tokens":1"#]);
+        assert_eq!(passes.concat(), [vec![64], rest].concat(), "{cost:?}");
+    }
+    COST.set((0.0, 0.0));
+}
+
+#[test]
 fn a_prompt_that_is_told_of_comes_in_small_chunks() {
     let (_, passes) = together(&[&"a".repeat(150)], &[r#","prompt_logprobs":0,"max_tokens":1"#]);
     assert_eq!(passes, [[PROMPT_TOLD], [PROMPT_TOLD], [150 - 2 * PROMPT_TOLD]]);
-    let (_, passes) = together(&[&"a".repeat(150)], &[r#","max_tokens":1"#]);
-    assert_eq!(passes, [[150]]);
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,11 +16,11 @@ use super::compiling::{Compiling, MAX_COMPILE};
 use super::source::Source;
 use super::{closed, machine, monotonic_ms, panic_text, random_seed};
 use crate::constrain::{STACK_BYTES, Vocabulary};
-use crate::engine::{Ask, Constraint, Engine, Event, EventKind, Grammar, Limits, RequestId};
+use crate::engine::{Ask, Constraint, Engine, Event, EventKind, Grammar, Limits, RequestId, Speculate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect;
 use crate::kernels::{self, CacheType};
-use crate::load::{ModelInfo, Place};
+use crate::load::{Loaded, ModelInfo, Place};
 use crate::model::Llama;
 use crate::records::{HostEvent, Stats};
 use crate::tokenizer::Tokenizer;
@@ -43,6 +43,11 @@ pub struct HostConfig {
     pub max_running: Option<usize>,
     /// Requests that may wait; see `Limits`.
     pub max_waiting: Option<usize>,
+    /// A smaller model with the same vocabulary, which guesses ahead: its folder, or one of its files.
+    pub draft: Option<PathBuf>,
+    /// Whether replies guess ahead.
+    #[serde(default)]
+    pub speculate: Speculate,
     /// Force a kernel (`scalar`, `avx2`) instead of the best this machine has.
     pub cpu: Option<String>,
     /// How conversations keep keys and values: `f32`, `f16` or `q8_0`.
@@ -50,6 +55,15 @@ pub struct HostConfig {
     pub kv: CacheType,
     /// Where the model runs: `cpu`, which is the default, `cuda` or `cuda:N`.
     pub device: Option<String>,
+}
+
+/// One of the models to load.
+struct Wish<'a> {
+    path: &'a Path,
+    lora: &'a [PathBuf],
+    context_length: Option<usize>,
+    kv: CacheType,
+    place: Place,
 }
 
 /// An engine on a thread of its own.
@@ -102,6 +116,9 @@ impl Host {
     /// `invalid_request` when the configuration is out of range, `internal` when no thread can be had.
     pub fn open(config: HostConfig) -> Result<Self> {
         let limits = Limits::new(config.max_running, config.max_waiting)?;
+        if config.draft.is_some() && config.speculate == Speculate::Off {
+            return Err(Error::invalid_request("draft must not be given where speculate is off"));
+        }
         kernels::select(config.cpu.as_deref())?;
         let place = config.device.as_deref().map_or(Ok(Place::default()), Place::parse)?;
         let state = State {
@@ -340,21 +357,9 @@ impl Shared {
     }
 
     fn load(&self, config: &HostConfig, place: Place, limits: Limits) -> Result<Engine<Llama>> {
-        let path = &config.path;
-        let cannot = |e: Error| e.context(format!("cannot load {}", path.display()));
-        let source = Source { path: path.clone(), base: None, lora: config.lora.clone() };
-        let checkpoint = source.open().map_err(|e| e.context("cannot load"))?;
-        let plan = checkpoint.plan(config.context_length).and_then(|plan| plan.on(place)).map_err(cannot)?;
-        let memory = machine::memory_of(plan.device()).map_err(cannot)?;
-        inspect::check(&checkpoint, plan.config(), memory).map_err(cannot)?;
-        let loaded = checkpoint
-            .load(plan, config.kv, &mut |done, total| {
-                let mut state = self.lock();
-                state.push_event(HostEvent::Loading { done, total });
-                self.events.notify_all();
-                if matches!(state.phase, Phase::Closed) { Err(closed()) } else { Ok(()) }
-            })
-            .map_err(cannot)?;
+        let HostConfig { path, lora, context_length, kv, .. } = config;
+        let loaded = self.load_model(&Wish { path, lora, context_length: *context_length, kv: *kv, place })?;
+        let draft = config.draft.as_ref().map(|path| self.load_draft(path, place, &loaded)).transpose()?;
         let mut info = loaded.info;
         info.constrains = true;
         if info.name.is_empty() {
@@ -369,7 +374,41 @@ impl Shared {
         state.stats.healthy = true;
         state.push_event(HostEvent::Ready);
         self.events.notify_all();
-        Ok(Engine::new(loaded.model, tokenizer, limits, monotonic_ms))
+        Ok(Engine::new(loaded.model, tokenizer, limits, monotonic_ms).speculating(config.speculate, draft))
+    }
+
+    fn load_model(&self, wish: &Wish<'_>) -> Result<Loaded> {
+        let path = wish.path;
+        let cannot = |e: Error| e.context(format!("cannot load {}", path.display()));
+        let source = Source { path: path.to_path_buf(), base: None, lora: wish.lora.to_vec() };
+        let checkpoint = source.open().map_err(|e| e.context("cannot load"))?;
+        let plan = checkpoint.plan(wish.context_length).and_then(|plan| plan.on(wish.place)).map_err(cannot)?;
+        let memory = machine::memory_of(plan.device()).map_err(cannot)?;
+        inspect::check(&checkpoint, plan.config(), memory).map_err(cannot)?;
+        let mut progress = |done, total| {
+            let mut state = self.lock();
+            state.push_event(HostEvent::Loading { done, total });
+            self.events.notify_all();
+            if matches!(state.phase, Phase::Closed) { Err(closed()) } else { Ok(()) }
+        };
+        checkpoint.load(plan, wish.kv, &mut progress).map_err(cannot)
+    }
+
+    /// The smaller model, which must mean the same by each token id.
+    fn load_draft(&self, path: &Path, place: Place, of: &Loaded) -> Result<Llama> {
+        let context_length = Some(of.info.context_length);
+        let draft = self.load_model(&Wish { path, lora: &[], context_length, kv: CacheType::default(), place })?;
+        let (ours, theirs) = (&of.tokenizer, &draft.tokenizer);
+        let len = ours.len().max(theirs.len()) as u32;
+        match (0..len).find(|&id| ours.piece(id) != theirs.piece(id)) {
+            None => Ok(draft.model),
+            Some(id) => Err(Error::invalid_request(format!(
+                "cannot use {} as a draft: expected the vocabulary of the model, where token {id} is {:?}, got {:?}",
+                path.display(),
+                ours.piece(id).unwrap_or_default(),
+                theirs.piece(id).unwrap_or_default(),
+            ))),
+        }
     }
 
     fn serve(&self, mut engine: Engine<Llama>) -> Result<()> {
@@ -445,8 +484,13 @@ impl Shared {
             events.clear();
             return;
         }
-        let generated_tokens = engine.generated();
-        state.stats = Stats { waiting: engine.waiting(), running: engine.running(), generated_tokens, healthy: true };
+        state.stats = Stats {
+            waiting: engine.waiting(),
+            running: engine.running(),
+            generated_tokens: engine.generated(),
+            guessed: engine.guessed(),
+            healthy: true,
+        };
         if !events.is_empty() {
             events.drain(..).for_each(|event| state.push_event(HostEvent::Request(event)));
             self.events.notify_all();
