@@ -28,7 +28,7 @@ import {
 import { takeTurn } from "./bench_turn.ts";
 import type { Deps, Finished } from "./deps.ts";
 import { CommandError, UsageError } from "./errors.ts";
-import { COMMANDS, type FlagName, type FlagValues, type Parsed } from "./flags.ts";
+import type { FlagName, FlagValues, Parsed } from "./flags.ts";
 import { type LocatedModel, locateModel } from "./model.ts";
 
 /** Python that is tried for the comparison when `LLAMERO_PEER_PYTHON` is not set. */
@@ -43,9 +43,10 @@ const OWN_FLAGS: readonly string[] = [
   "wasm",
   "json",
   "quiet",
+  // Only the turns that are about it guess: greedy replies to random tokens may run in circles.
+  "draft",
+  "speculate",
 ] satisfies FlagName[];
-/** Whether speculation is there to be turned off. */
-const CAN_SPECULATE = (COMMANDS.bench.flags as readonly string[]).includes("speculate");
 const LABELS: Readonly<Record<Contestant, string>> = {
   llamero: "llamero",
   wasm: "llamero in WebAssembly",
@@ -142,8 +143,7 @@ function stepsOf({ values, python }: Bench, scenarios: readonly ScenarioName[]):
   const needed = new Set<TurnName>(scenarios.flatMap((name) => SCENARIOS[name].turns));
   const takes: Record<Contestant, boolean> = { llamero: true, wasm: values.wasm === true, peer: python !== undefined };
   const turns = TURN_NAMES.filter((name) => needed.has(name)).flatMap((name) => {
-    const { by = CONTESTANTS, speculates = false } = turnNamed(name);
-    if (speculates && !CAN_SPECULATE) return [];
+    const { by = CONTESTANTS } = turnNamed(name);
     return CONTESTANTS.filter((who) => takes[who] && by.includes(who)).map((who) => ({ name, who }));
   });
   return Array.from({ length: values.rounds! }, (_, at) => turns.map((turn) => ({ round: at + 1, ...turn }))).flat();
@@ -204,7 +204,8 @@ async function ours({ deps, model, values }: Bench, name: TurnName, turn: Turn, 
   );
   const how = [
     ...(who === "wasm" ? ["--wasm"] : []),
-    ...(CAN_SPECULATE && !turn.speculates ? ["--speculate", "off"] : []),
+    ...(turn.speculates ? ["--speculate", values.speculate!] : ["--speculate", "off"]),
+    ...(turn.speculates && values.draft !== undefined ? ["--draft", values.draft] : []),
   ];
   const args = ["bench", "--turn", name, "--model", model.path, ...passed, ...how, "--quiet"];
   return readTurn(await deps.runSelf(args), LABELS[who]);

@@ -542,6 +542,7 @@ export const COMMANDS = {
       "quick",
       "prompt-tokens",
       "decode-tokens",
+      ...SPEED,
       "kv",
       "turn",
       "json",
