@@ -27,7 +27,7 @@ pub(crate) use self::rows::{gguf_row, row_shape};
 
 use crate::error::{Error, Result};
 use crate::formats::gguf::{self, Gguf, TensorInfo};
-use crate::kernels::{CacheType, PANEL, Weight};
+use crate::kernels::{CacheType, Weight};
 use crate::load::{self, Loaded, Plan, Progress};
 use crate::model::{Config, TensorSource};
 use crate::tokenizer::Tokenizer;
@@ -235,7 +235,7 @@ impl Reader<'_, '_> {
     fn read(&mut self, index: usize) -> Result<Weight> {
         let (info, rows) = (&self.checkpoint.head.tensors[index], self.checkpoint.rows(index)?);
         let mut filling = load::open(info)?;
-        let step = (PIECE_BYTES / rows.row_bytes().max(1)).max(1).next_multiple_of(PANEL);
+        let step = (PIECE_BYTES / rows.row_bytes().max(1)).max(1).next_multiple_of(Weight::ROWS_TOGETHER);
         let mut piece = Vec::new();
         for first in (0..rows.n_rows()).step_by(step) {
             let some = first..rows.n_rows().min(first + step);

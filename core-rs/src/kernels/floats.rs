@@ -16,10 +16,8 @@ use super::dispatch::Isa;
 use super::layout::PANEL;
 use super::vector;
 
-/// Weight rows multiplied at once: with [`FEW_TOKENS`] tokens, twelve of AVX2's sixteen registers hold sums.
+/// Weight rows multiplied at once: with three tokens, twelve of AVX2's sixteen registers hold sums.
 pub(super) const PANEL_ROWS: usize = 4;
-/// Tokens multiplied at once. For no more than these, widening a panel beforehand would not pay.
-pub(super) const FEW_TOKENS: usize = 3;
 /// Values of a row multiplied at once: a widened panel takes half of a 32 KiB first-level cache.
 const PIECE: usize = 1024;
 /// Tokens of a tile: a piece of each, 256 KiB, is half of a common second-level cache.

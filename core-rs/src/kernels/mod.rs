@@ -46,7 +46,6 @@ pub(crate) use attend::{CHUNK_PAGES, Gathered, NOTHING, PAGE, PageJob, QUERIES, 
 pub use blocks::Format;
 pub use dispatch::{Isa, active, available, select};
 pub(crate) use lanes::{LaneWork, Lanes, WIDTH, nearest, on_lanes};
-pub(crate) use layout::PANEL;
 #[cfg(not(target_family = "wasm"))]
 pub use limits::Loops;
 pub(crate) use multiply::{Input, Product, multiply, multiply_gated};

@@ -60,6 +60,9 @@ pub struct Filling {
 }
 
 impl Weight {
+    /// Rows that are best handed in together.
+    pub const ROWS_TOGETHER: usize = PANEL;
+
     /// Room for a tensor of `shape`, rows last, all of it at once. Its products use the kernels of [`active`].
     ///
     /// # Errors

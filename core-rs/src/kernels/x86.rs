@@ -13,7 +13,7 @@ use super::activations::{self, TokenMut};
 use super::attend::{self, Gathered, PageJob, PageScratch};
 use super::blocks::StoredRows;
 use super::dispatch::{Kernels, products};
-use super::floats::{self, FEW_TOKENS, Floats, Piece, Stored};
+use super::floats::{self, Floats, Piece, Stored};
 use super::layout;
 use super::simd_x86::{Avx2, Avx512, Avx512Vnni, AvxVnni};
 use super::vector::{self, LANES};
@@ -63,6 +63,9 @@ table!(AVX2, "avx2", Avx2, 4, 2, 4, "avx2,fma,f16c");
 table!(AVX_VNNI, "avx-vnni", AvxVnni, 4, 2, 4, "avx2,fma,f16c,avxvnni");
 table!(AVX512, "avx512", Avx512, 2, 1, 8, "avx2,fma,f16c,avx512f,avx512bw");
 table!(AVX512_VNNI, "avx512-vnni", Avx512Vnni, 2, 1, 8, "avx2,fma,f16c,avx512f,avx512bw,avx512vnni");
+
+/// Tokens that floats are multiplied with at once. For no more than these, widening a panel beforehand would not pay.
+const FEW_TOKENS: usize = 3;
 
 #[target_feature(enable = "avx2")]
 fn pack(stored: StoredRows<'_>, panel: &mut [u8]) {
