@@ -82,8 +82,8 @@ pub(super) fn nibbles(block: &[u8], at: usize) -> [u8; BLOCK] {
 #[inline(always)]
 pub(super) fn fives(block: &[u8], at: usize) -> [u8; BLOCK] {
     let (word, mut q) = (u32::from_le_bytes(bytes_at(block, at)), nibbles(block, at + 4));
-    for i in 0..BLOCK {
-        q[i] |= ((word >> i & 1) << 4) as u8;
+    for (i, q) in q.iter_mut().enumerate() {
+        *q |= ((word >> i & 1) << 4) as u8;
     }
     q
 }

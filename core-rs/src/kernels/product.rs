@@ -71,7 +71,7 @@ impl<S: Simd, L: Layout> Weights<S> for Packed<L> {
     #[inline(always)]
     unsafe fn prefetch(self, b: usize) {
         const AHEAD: usize = 2048;
-        if b % L::SHAPE.blocks == 0 {
+        if b.is_multiple_of(L::SHAPE.blocks) {
             let from = self.0.wrapping_add(b / L::SHAPE.blocks * L::SHAPE.stored() + AHEAD);
             for line in 0..L::SHAPE.stored() / 64 {
                 // SAFETY: an address to be asked for may lie anywhere.
