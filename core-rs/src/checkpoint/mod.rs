@@ -29,6 +29,8 @@ use crate::error::{Error, Result};
 use crate::formats::gguf::{self, Gguf, TensorInfo};
 use crate::kernels::{CacheType, Weight};
 use crate::load::{self, Loaded, Plan, Progress};
+#[cfg(any(test, feature = "cuda"))]
+use crate::model::Stored;
 use crate::model::{Config, TensorSource};
 use crate::tokenizer::Tokenizer;
 
@@ -227,14 +229,36 @@ struct Reader<'a, 'p> {
 impl TensorSource for Reader<'_, '_> {
     fn tensor(&mut self, name: &str) -> Result<Option<Weight>> {
         let Some(&index) = self.by_name.get(name) else { return Ok(None) };
-        self.read(index).map(Some).map_err(|e| e.context(format_args!("reading tensor {name}")))
+        self.weight(index).map(Some).map_err(|e| e.context(format_args!("reading tensor {name}")))
+    }
+
+    #[cfg(any(test, feature = "cuda"))]
+    fn stored(&mut self, name: &str) -> Result<Option<Stored>> {
+        let Some(&index) = self.by_name.get(name) else { return Ok(None) };
+        self.as_stored(index).map(Some).map_err(|e| e.context(format_args!("reading tensor {name}")))
     }
 }
 
 impl Reader<'_, '_> {
-    fn read(&mut self, index: usize) -> Result<Weight> {
-        let (info, rows) = (&self.checkpoint.head.tensors[index], self.checkpoint.rows(index)?);
-        let mut filling = load::open(info)?;
+    fn weight(&mut self, index: usize) -> Result<Weight> {
+        let mut filling = load::open(&self.checkpoint.head.tensors[index])?;
+        self.read(index, |bytes| {
+            filling.push(bytes);
+        })?;
+        filling.finish()
+    }
+
+    #[cfg(any(test, feature = "cuda"))]
+    fn as_stored(&mut self, index: usize) -> Result<Stored> {
+        let info = &self.checkpoint.head.tensors[index];
+        let (element, mut bytes) = (load::element(info)?, Vec::with_capacity(info.len));
+        self.read(index, |piece| bytes.extend_from_slice(piece))?;
+        Ok(Stored { element, shape: info.shape.clone(), bytes })
+    }
+
+    /// Hands the rows of a tensor to `take`, some whole panels at a time.
+    fn read(&mut self, index: usize, mut take: impl FnMut(&[u8])) -> Result<()> {
+        let rows = self.checkpoint.rows(index)?;
         let step = (PIECE_BYTES / rows.row_bytes().max(1)).max(1).next_multiple_of(Weight::ROWS_TOGETHER);
         let mut piece = Vec::new();
         for first in (0..rows.n_rows()).step_by(step) {
@@ -247,10 +271,37 @@ impl Reader<'_, '_> {
                     &piece
                 }
             };
-            filling.push(bytes);
+            take(bytes);
             self.done += bytes.len() as u64;
             (self.progress)(self.done, self.total)?;
         }
-        filling.finish()
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::folder::Memory;
+    use super::*;
+
+    #[test]
+    fn tensors_for_a_device_are_as_the_file_stores_them() {
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tiny-llama2.gguf");
+        let file = std::fs::read(fixture).expect("fixture");
+        let checkpoint = Checkpoint::open(&Memory::new([("tiny.gguf", file.clone())]), None).expect("a checkpoint");
+        let by_name = checkpoint.head.tensors.iter().enumerate().map(|(i, info)| (info.name.as_str(), i)).collect();
+        let (mut told, total) = (0, checkpoint.weight_bytes());
+        let mut progress = |done, _| {
+            told = done;
+            Ok(())
+        };
+        let mut reader = Reader { checkpoint: &checkpoint, by_name, done: 0, total, progress: &mut progress };
+        for info in &checkpoint.head.tensors {
+            let stored = reader.stored(&info.name).expect("readable").expect("there");
+            assert_eq!((stored.element, &stored.shape), (load::element(info).expect("known"), &info.shape));
+            assert!(stored.bytes == file[info.offset..info.offset + info.len], "{}", info.name);
+        }
+        assert!(reader.stored("output.bias").expect("readable").is_none());
+        assert_eq!(told, total);
     }
 }

@@ -12,8 +12,11 @@ pub fn open(info: &TensorInfo) -> Result<Filling> {
     Weight::open(element(info)?, &info.shape).map_err(|e| e.context(format_args!("tensor {}", info.name)))
 }
 
-/// How `info` is stored; an error when nothing multiplies its type.
-pub(super) fn element(info: &TensorInfo) -> Result<Element> {
+/// How `info` is stored.
+///
+/// # Errors
+/// `unsupported` for a type without arithmetic.
+pub fn element(info: &TensorInfo) -> Result<Element> {
     Ok(match info.dtype {
         GgmlType::F32 => Element::F32,
         GgmlType::F16 => Element::F16,

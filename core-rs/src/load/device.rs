@@ -1,17 +1,13 @@
-//! Where a model runs, by name, and how weights get there. Nothing but the CPU is there unless the crate is built with its
-//! feature `cuda` (docs/cuda.md).
+//! Where a model runs, by name. Nothing but the CPU is there unless the crate is built with its feature `cuda`
+//! (docs/cuda.md).
 //!
-//! Absent: what is computed on a device; candle's kernels do that.
+//! Absent: what is computed on a device, and how weights get there; the model does that.
 
 use std::fmt;
 
 use candle_core::Device;
-#[cfg(any(test, feature = "cuda"))]
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 
 use crate::error::{Error, Result};
-#[cfg(feature = "cuda")]
-use crate::model::TensorSource;
 
 /// Where the arithmetic runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,42 +67,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// A source whose tensors are copied to a device one by one, so that the CPU's memory holds one of them at a time.
-#[cfg(feature = "cuda")]
-pub(super) struct OnDevice<'a> {
-    pub(super) source: &'a mut dyn TensorSource,
-    pub(super) device: &'a Device,
-}
-
-#[cfg(feature = "cuda")]
-impl TensorSource for OnDevice<'_> {
-    fn tensor(&mut self, name: &str) -> Result<Option<QTensor>> {
-        match self.source.tensor(name)? {
-            Some(stored) if !self.device.is_cpu() => {
-                let moved = tensor(stored.dtype(), stored.shape().dims(), &stored.data()?, self.device);
-                Ok(Some(moved.map_err(|e| e.context(format_args!("reading tensor {name}")))?))
-            }
-            as_it_is => Ok(as_it_is),
-        }
-    }
-}
-
-/// A tensor on `device` of the blocks in `bytes`, which begin at a multiple of 4 bytes in memory.
-///
-/// # Errors
-/// `unsupported` for a type that candle multiplies on the CPU alone; `internal` when the device has no room.
-#[cfg(any(test, feature = "cuda"))]
-fn tensor(dtype: GgmlDType, shape: &[usize], bytes: &[u8], device: &Device) -> Result<QTensor> {
-    if matches!(dtype, GgmlDType::Q8_1 | GgmlDType::Q8K) {
-        return Err(Error::unsupported(format!("type {dtype:?} is not implemented on devices other than the CPU")));
-    }
-    Ok(QTensor::new(QStorage::from_data(bytes.into(), device, dtype)?, shape)?)
-}
-
 #[cfg(test)]
 mod tests {
-    use candle_core::Tensor;
-
     use super::*;
     use crate::error::ErrorKind;
 
@@ -136,18 +98,5 @@ mod tests {
         }
         let error = Place::Cuda(255).open().unwrap_err().to_string();
         assert!(error.starts_with("opening device cuda:255: expected a GPU that CUDA can use, got "), "{error}");
-    }
-
-    #[test]
-    fn blocks_arrive_as_they_were_stored() {
-        let values = Tensor::arange(0f32, 512.0, &Device::Cpu).unwrap().reshape((2, 256)).unwrap();
-        for dtype in [GgmlDType::F32, GgmlDType::F16, GgmlDType::BF16, GgmlDType::Q4_0, GgmlDType::Q4K] {
-            let stored = QTensor::quantize(&values, dtype).unwrap();
-            let moved = tensor(dtype, &[2, 256], &stored.data().unwrap(), &Device::Cpu).unwrap();
-            assert_eq!((moved.dtype(), moved.shape()), (dtype, stored.shape()));
-            assert_eq!(moved.data().unwrap(), stored.data().unwrap());
-        }
-        let error = tensor(GgmlDType::Q8K, &[1, 256], &[0; 292], &Device::Cpu).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
 }

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use candle_core::Device;
 use serde::Serialize;
 
+#[cfg(any(test, feature = "cuda"))]
+pub use self::blocks::element;
 pub use self::blocks::open;
 pub use self::device::Place;
 pub use self::stream::Stream;
@@ -184,8 +186,17 @@ impl Plan {
     /// # Errors
     /// `invalid_format` for a tensor that is missing or of another shape, and what `source` returns.
     pub fn finish(self, source: &mut dyn TensorSource, cache_type: CacheType) -> Result<Loaded> {
-        let model = Llama::new(self.config, source, cache_type)?;
-        Ok(Loaded { model, tokenizer: self.tokenizer, info: self.info })
+        let Self { config, tokenizer, info, device } = self;
+        let model = model(config, source, cache_type, &device)?;
+        Ok(Loaded { model, tokenizer, info })
+    }
+}
+
+fn model(config: Config, source: &mut dyn TensorSource, cache_type: CacheType, device: &Device) -> Result<Llama> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => Llama::on_device(config, source, cache_type, device),
+        _ => Llama::new(config, source, cache_type),
     }
 }
 

@@ -6,6 +6,8 @@
 use std::cell::UnsafeCell;
 
 use super::config::Config;
+#[cfg(any(test, feature = "cuda"))]
+use super::kv_rows::KvRows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{CacheType, PAGE};
 
@@ -35,12 +37,41 @@ pub struct KvCache {
     head_dim: usize,
     n_ctx: usize,
     len: usize,
+    /// What a cache on another device than the CPU has instead of pages.
+    #[cfg(any(test, feature = "cuda"))]
+    rows: Option<KvRows>,
 }
 
 impl KvCache {
     pub(super) fn new(config: &Config, kind: CacheType) -> Self {
         let Config { n_layer, n_head_kv, head_dim, n_ctx, .. } = *config;
-        Self { pages: Vec::with_capacity(n_ctx.div_ceil(PAGE)), kind, n_layer, n_head_kv, head_dim, n_ctx, len: 0 }
+        Self {
+            pages: Vec::with_capacity(n_ctx.div_ceil(PAGE)),
+            kind,
+            n_layer,
+            n_head_kv,
+            head_dim,
+            n_ctx,
+            len: 0,
+            #[cfg(any(test, feature = "cuda"))]
+            rows: None,
+        }
+    }
+
+    /// The same on the device that `rows` are on.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(super) fn in_rows(self, rows: KvRows) -> Self {
+        Self { pages: Vec::new(), rows: Some(rows), ..self }
+    }
+
+    /// What it has on a device.
+    ///
+    /// # Errors
+    /// `internal` for a cache in the CPU's memory.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(super) fn rows(&self) -> Result<&KvRows> {
+        let none = || Error::internal("using a cache: expected one on the model's device, got one in the CPU's memory");
+        self.rows.as_ref().ok_or_else(none)
     }
 
     /// Tokens held.
@@ -60,6 +91,10 @@ impl KvCache {
 
     /// Bytes of memory held, used or not.
     pub fn bytes(&self) -> usize {
+        #[cfg(any(test, feature = "cuda"))]
+        if let Some(rows) = &self.rows {
+            return rows.bytes();
+        }
         self.pages.len() * self.page_bytes()
     }
 
@@ -79,7 +114,11 @@ impl KvCache {
                 format!("extending the context: expected at most {} tokens, got {} and {n} more", self.n_ctx, self.len);
             return Err(Error::new(ErrorKind::ContextOverflow, message));
         }
-        while self.pages.len() * PAGE < wanted {
+        #[cfg(any(test, feature = "cuda"))]
+        if let Some(rows) = &mut self.rows {
+            return rows.reserve(self.len, wanted);
+        }
+        while self.capacity() < wanted {
             let bytes = self.page_bytes();
             let mut page = Vec::new();
             page.try_reserve_exact(bytes).map_err(|_| {
@@ -110,7 +149,7 @@ impl KvCache {
 
     pub(super) fn advance(&mut self, n: usize) {
         self.len += n;
-        debug_assert!(self.len <= self.pages.len() * PAGE, "advanced past the reserved pages");
+        debug_assert!(self.len <= self.capacity(), "advanced past the reserved room");
     }
 
     /// Fails if the cache was made by a model of another shape.
@@ -123,6 +162,15 @@ impl KvCache {
         Err(Error::internal(format!(
             "using a cache: expected one of (n_layer, n_head_kv, head_dim, n_ctx) = {wanted:?}, got {got:?}"
         )))
+    }
+
+    /// Tokens that there is room for.
+    fn capacity(&self) -> usize {
+        #[cfg(any(test, feature = "cuda"))]
+        if let Some(rows) = &self.rows {
+            return rows.capacity();
+        }
+        self.pages.len() * PAGE
     }
 
     fn head_bytes(&self) -> usize {

@@ -1,27 +1,35 @@
-//! The Llama family: weights by name, and passes over batches of conversations.
+//! The Llama family: passes over batches of conversations, on the CPU or another device.
+
+#[cfg(any(test, feature = "cuda"))]
+use candle_core::Device;
 
 use super::batch::{Segment, Wanted, Workspace};
 use super::config::Config;
 use super::cpu::CpuPass;
+#[cfg(any(test, feature = "cuda"))]
+use super::device::DeviceNet;
 use super::kv_cache::KvCache;
-use super::pass::{Layer, Net, run};
+use super::pass::{Net, run};
 use super::rope::Rope;
+use super::weights::{OnCpu, TensorSource, net, rope_factors};
 use crate::error::{Error, Result};
 use crate::kernels::{CacheType, Weight};
-
-/// Where weights come from, by GGUF name (`blk.0.attn_q.weight`).
-pub trait TensorSource {
-    /// The tensor of that name, or nothing if there is none.
-    fn tensor(&mut self, name: &str) -> Result<Option<Weight>>;
-}
 
 /// A model's weights. Immutable: conversations live in caches.
 #[derive(Debug)]
 pub struct Llama {
     config: Config,
     rope: Rope,
-    net: Net<Weight, Vec<f32>>,
+    net: Placed,
     cache_type: CacheType,
+}
+
+/// Weights where a pass can use them.
+#[derive(Debug)]
+enum Placed {
+    Cpu(Net<Weight, Vec<f32>>),
+    #[cfg(any(test, feature = "cuda"))]
+    Device(DeviceNet),
 }
 
 impl Llama {
@@ -38,16 +46,27 @@ impl Llama {
             let message = format!("keeping keys and values as {name}: expected heads of whole blocks of 32, got {dim}");
             return Err(Error::unsupported(message));
         }
-        let mut weights = Weights { source };
-        let factors = weights.optional("rope_freqs.weight", &[config.rope_dim / 2])?.map(|factors| factors.values());
-        let rope = Rope::new(&config, factors.as_deref())?;
-        let net = Net {
-            embedding: weights.required("token_embd.weight", &[config.n_vocab, config.n_embd])?,
-            layers: (0..config.n_layer).map(|i| layer(&config, i, &mut weights)).collect::<Result<_>>()?,
-            output_norm: weights.vector("output_norm.weight", config.n_embd)?,
-            output: weights.optional("output.weight", &[config.n_vocab, config.n_embd])?,
-        };
+        let mut weights = OnCpu(source);
+        let rope = Rope::new(&config, rope_factors(&config, &mut weights)?.as_deref())?;
+        let net = Placed::Cpu(net(&config, &mut weights)?);
         Ok(Self { config, rope, net, cache_type })
+    }
+
+    /// The same on another device than the CPU.
+    ///
+    /// # Errors
+    /// As [`Llama::new`]; `unsupported` for weights and caches of types that devices do not have.
+    #[cfg(any(test, feature = "cuda"))]
+    pub fn on_device(
+        config: Config,
+        source: &mut dyn TensorSource,
+        cache_type: CacheType,
+        device: &Device,
+    ) -> Result<Self> {
+        config.validate()?;
+        let (net, factors) = DeviceNet::new(&config, source, cache_type, device)?;
+        let rope = Rope::new(&config, factors.as_deref())?;
+        Ok(Self { config, rope, net: Placed::Device(net), cache_type })
     }
 
     /// The shape it was made with.
@@ -57,7 +76,12 @@ impl Llama {
 
     /// An empty cache for a conversation with this model.
     pub fn new_cache(&self) -> KvCache {
-        KvCache::new(&self.config, self.cache_type)
+        let cache = KvCache::new(&self.config, self.cache_type);
+        match &self.net {
+            Placed::Cpu(_) => cache,
+            #[cfg(any(test, feature = "cuda"))]
+            Placed::Device(net) => cache.in_rows(net.new_rows(&self.config)),
+        }
     }
 
     /// Appends the tokens of each segment to its cache, all in one pass; the workspace then has what is wanted of them.
@@ -74,10 +98,18 @@ impl Llama {
             segment.cache.check(&self.config)?;
             segment.cache.reserve(segment.tokens.len())?;
         }
-        let mut pass = CpuPass { config: &self.config, rope: &self.rope, batch, workspace };
-        run(&self.net, &mut pass)?;
+        self.run(batch, workspace)?;
         batch.iter_mut().for_each(|segment| segment.cache.advance(segment.tokens.len()));
         Ok(())
+    }
+
+    fn run(&self, batch: &mut [Segment<'_>], workspace: &mut Workspace) -> Result<()> {
+        let Self { config, rope, .. } = self;
+        match &self.net {
+            Placed::Cpu(net) => run(net, &mut CpuPass { config, rope, batch, workspace }),
+            #[cfg(any(test, feature = "cuda"))]
+            Placed::Device(net) => net.run(config, rope, batch, workspace),
+        }
     }
 
     /// A pass of one conversation: appends `tokens` to the cache and returns the logits that follow the last of them.
@@ -101,49 +133,5 @@ impl Llama {
             }
             None => Ok(()),
         }
-    }
-}
-
-fn layer(config: &Config, i: usize, weights: &mut Weights<'_>) -> Result<Layer<Weight, Vec<f32>>> {
-    let Config { n_embd, n_ff, .. } = *config;
-    let (n_q, n_kv) = (config.n_embd_q(), config.n_embd_kv());
-    let name = |part: &str| format!("blk.{i}.{part}.weight");
-    Ok(Layer {
-        attn_norm: weights.vector(&name("attn_norm"), n_embd)?,
-        q: weights.required(&name("attn_q"), &[n_q, n_embd])?,
-        k: weights.required(&name("attn_k"), &[n_kv, n_embd])?,
-        v: weights.required(&name("attn_v"), &[n_kv, n_embd])?,
-        attn_output: weights.required(&name("attn_output"), &[n_embd, n_q])?,
-        ffn_norm: weights.vector(&name("ffn_norm"), n_embd)?,
-        gate: weights.required(&name("ffn_gate"), &[n_ff, n_embd])?,
-        up: weights.required(&name("ffn_up"), &[n_ff, n_embd])?,
-        down: weights.required(&name("ffn_down"), &[n_embd, n_ff])?,
-    })
-}
-
-/// A source whose tensors are checked before use.
-struct Weights<'a> {
-    source: &'a mut dyn TensorSource,
-}
-
-impl Weights<'_> {
-    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
-        Ok(self.required(name, &[len])?.values())
-    }
-
-    fn required(&mut self, name: &str, shape: &[usize]) -> Result<Weight> {
-        self.optional(name, shape)?.ok_or_else(|| {
-            Error::invalid_format(format!("reading tensor {name}: expected shape {shape:?}, got no such tensor"))
-        })
-    }
-
-    fn optional(&mut self, name: &str, shape: &[usize]) -> Result<Option<Weight>> {
-        let Some(tensor) = self.source.tensor(name)? else { return Ok(None) };
-        let got = tensor.shape();
-        if got != shape {
-            let message = format!("reading tensor {name}: expected shape {shape:?}, got {got:?}");
-            return Err(Error::invalid_format(message));
-        }
-        Ok(Some(tensor))
     }
 }

@@ -27,6 +27,22 @@ impl Matrix {
         })
     }
 
+    /// The values of rows `ids`, `[ids, n_in]`; of blocks no others are unpacked.
+    pub(super) fn rows(&self, ids: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Blocks(stored) => stored.embedding(ids)?,
+            Self::Floats(weight) => weight.t()?.index_select(ids, 0)?,
+        })
+    }
+
+    /// Length of an output row.
+    pub(super) fn n_out(&self) -> Result<usize> {
+        Ok(match self {
+            Self::Blocks(stored) => stored.shape().dims2()?.0,
+            Self::Floats(weight) => weight.dim(1)?,
+        })
+    }
+
     /// `x [n, n_in]`, contiguous, to `[n, n_out]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match self {
@@ -61,9 +77,14 @@ mod tests {
         ] {
             let stored = Arc::new(QTensor::quantize(&w, dtype).unwrap());
             let truth = x.matmul(&stored.dequantize(&Device::Cpu).unwrap().t().unwrap()).unwrap();
-            let y = Matrix::new(stored).unwrap().forward(&x).unwrap();
+            let matrix = Matrix::new(stored.clone()).unwrap();
+            let y = matrix.forward(&x).unwrap();
+            assert_eq!(y.dims(), [3, matrix.n_out().unwrap()]);
             let error = largest(&(y - &truth).unwrap()) / largest(&truth);
             assert!(error < tolerance, "{dtype:?}: relative error {error}");
+            let rows = matrix.rows(&Tensor::new(&[4u32, 0, 4], &Device::Cpu).unwrap()).unwrap();
+            let values = stored.dequantize(&Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
+            assert_eq!(rows.to_vec2::<f32>().unwrap(), [4, 0, 4].map(|i: usize| values[i].clone()));
         }
     }
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
-use crate::kernels::{CacheType, Element, Format, Weight, active};
-
 use super::*;
 use crate::error::{ErrorKind, Result};
+use crate::kernels::{CacheType, Element, Format, Weight, active};
+
+mod device;
 
 pub(super) fn config() -> Config {
     Config {
@@ -95,14 +96,14 @@ impl Seeded {
         Llama::new(config.clone(), self, cache_type).unwrap()
     }
 
-    fn stored(&self, name: &str) -> Option<QTensor> {
+    fn quantized(&self, name: &str) -> Option<QTensor> {
         let dtype = |t: &Tensor| if t.rank() == 1 { GgmlDType::F32 } else { self.dtype };
         self.tensors.get(name).map(|t| QTensor::quantize(t, dtype(t)).unwrap())
     }
 
     /// What is stored, as rows of f64.
     fn rows(&mut self, name: &str) -> Option<Vec<Vec<f64>>> {
-        let stored = self.stored(name)?.dequantize(&Device::Cpu).unwrap();
+        let stored = self.quantized(name)?.dequantize(&Device::Cpu).unwrap();
         let width = stored.dim(candle_core::D::Minus1).unwrap();
         let values = stored.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         Some(values.chunks(width).map(|row| row.iter().map(|&v| f64::from(v)).collect()).collect())
@@ -111,8 +112,13 @@ impl Seeded {
 
 impl TensorSource for Seeded {
     fn tensor(&mut self, name: &str) -> Result<Option<Weight>> {
-        let Some(stored) = self.stored(name) else { return Ok(None) };
-        let element = match stored.dtype() {
+        let Some(Stored { element, shape, bytes }) = TensorSource::stored(self, name)? else { return Ok(None) };
+        Weight::of(active(), element, &shape, &bytes).map(Some)
+    }
+
+    fn stored(&mut self, name: &str) -> Result<Option<Stored>> {
+        let Some(tensor) = self.quantized(name) else { return Ok(None) };
+        let element = match tensor.dtype() {
             GgmlDType::F32 => Element::F32,
             GgmlDType::F16 => Element::F16,
             GgmlDType::BF16 => Element::Bf16,
@@ -122,7 +128,8 @@ impl TensorSource for Seeded {
             GgmlDType::Q8_0 => Element::Blocks(Format::Q8_0),
             other => panic!("no test has {other:?}"),
         };
-        Weight::of(active(), element, stored.shape().dims(), &stored.data().unwrap()).map(Some)
+        let (shape, bytes) = (tensor.shape().dims().to_vec(), tensor.data().unwrap().into_owned());
+        Ok(Some(Stored { element, shape, bytes }))
     }
 }
 
@@ -225,9 +232,13 @@ fn relative_error(got: &[f32], truth: &[f64]) -> f64 {
 
 fn check_against_reference(config: &Config, mut weights: Seeded, tolerance: f64) {
     let model = weights.model(config);
+    check_model(&model, config, &mut weights, tolerance);
+}
+
+fn check_model(model: &Llama, config: &Config, weights: &mut Seeded, tolerance: f64) {
     for n in [1, 2, TOKENS.len()] {
         let logits = model.logits(&TOKENS[..n], &mut model.new_cache()).unwrap();
-        let error = relative_error(&logits, &reference(config, &mut weights, &TOKENS[..n]));
+        let error = relative_error(&logits, &reference(config, weights, &TOKENS[..n]));
         assert!(error <= tolerance, "{n} tokens: relative error {error}, allowed {tolerance}");
     }
 }
