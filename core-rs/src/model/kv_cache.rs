@@ -11,9 +11,6 @@ use super::kv_rows::KvRows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{CacheType, PAGE};
 
-/// Tokens by which a cache's memory grows.
-pub const GROWTH_STEP: usize = PAGE;
-
 /// Bytes that several threads write, head by head.
 struct Page(Box<[UnsafeCell<u8>]>);
 
@@ -180,11 +177,6 @@ impl KvCache {
     fn page_bytes(&self) -> usize {
         self.n_layer * self.n_head_kv * self.head_bytes()
     }
-}
-
-/// Bytes that a token takes in a cache of `kind`.
-pub fn token_bytes(config: &Config, kind: CacheType) -> usize {
-    config.n_layer * config.n_head_kv * kind.head_bytes(config.head_dim) / PAGE
 }
 
 /// Pages of one layer, written head by head. It borrows the cache for itself.

@@ -31,7 +31,7 @@ mod weights;
 
 pub use batch::{Segment, Wanted, Workspace};
 pub use config::{Config, RopeScaling, Yarn};
-pub use kv_cache::{GROWTH_STEP, KvCache, token_bytes};
+pub use kv_cache::KvCache;
 pub use llama::Llama;
 pub use rope::llama3_factors;
 #[cfg(any(test, feature = "cuda"))]
