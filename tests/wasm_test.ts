@@ -104,6 +104,11 @@ Deno.test("auto: WebAssembly is no substitute for a device", async () => {
   await assert.rejects(opening, { code: "unsupported", message: /expected the device cpu .*, got cuda:1$/ });
 });
 
+Deno.test("wasm engine: another cache than its own is refused", async () => {
+  const opening = openEngine({ engine: "wasm", model: TINY_MODEL, kv: "q8_0" });
+  await assert.rejects(opening, { code: "unsupported", message: /keys and values as f16, got q8_0$/ });
+});
+
 testUnless([NO_WASM, NO_REAL_MODEL], "wasm engine: a model is never twice in memory", async () => {
   const { glue, module } = await loadWasm();
   await using engine = await openHere(REAL_MODEL!);

@@ -304,8 +304,9 @@ impl TensorSource for Unpacked {
             other => panic!("neither model has {}", other.name()),
         };
         let data = &self.1[info.offset..info.offset + info.len];
-        let stored = QTensor::new(QStorage::from_data(data.into(), &Device::Cpu, dtype)?, info.shape.as_slice())?;
-        let values = stored.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+        let data = QStorage::from_data(data.into(), &Device::Cpu, dtype).expect("whole blocks");
+        let stored = QTensor::new(data, info.shape.as_slice()).expect("a tensor");
+        let values = stored.dequantize(&Device::Cpu).and_then(|t| t.flatten_all()?.to_vec1::<f32>()).expect("floats");
         let mut filling = Weight::open(Element::F32, &info.shape)?;
         values.iter().for_each(|v| assert_eq!(filling.push(&v.to_le_bytes()), 4));
         filling.finish().map(Some)

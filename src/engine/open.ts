@@ -74,11 +74,18 @@ async function fallBack(
   return await openWasm(wasm, load);
 }
 
+/** How keys and values are kept in WebAssembly. */
+const WASM_KV = "f16";
+
 async function openWasm(folder: string, options: NativeOptions): Promise<Engine> {
-  const { model, lora = [], draft, ...load } = options;
+  const { model, lora = [], draft, kv = WASM_KV, ...load } = options;
   if (lora.length > 0) throw onlyGguf(`adapters for ${model}`);
   if (draft !== undefined) {
     throw new EngineError("unsupported", `opening a model: the WebAssembly engine takes no draft model, got ${draft}`);
+  }
+  if (kv !== WASM_KV) {
+    const message = `opening a model: the WebAssembly engine keeps keys and values as ${WASM_KV}, got ${kv}`;
+    throw new EngineError("unsupported", message);
   }
   if (onDevice(options)) {
     const message = `opening a model: expected the device cpu for the WebAssembly engine, got ${options.device}`;

@@ -63,7 +63,7 @@ pub(crate) struct StoredRows<'a> {
 }
 
 /// What the nibbles of IQ4_NL stand for (`kvalues_iq4nl`).
-pub(super) const IQ4_NL_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(crate) const IQ4_NL_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// The numbers of `{ .., u8 nibbles[16] }` from byte `at` on: low nibbles are the first half of a block, high ones the
 /// second.

@@ -19,6 +19,9 @@ pub(super) type PanelProduct = fn(&mut Scratch, PanelRef<'_>, &Activations, Rang
 /// The kernels of one instruction set. All are safe to call: a table is reachable only on a CPU that can run it.
 pub(super) struct Kernels {
     pub(super) name: &'static str,
+    /// Whether the CPU has AVX2, for what is written for eight lanes of it (`lanes`).
+    #[cfg(target_arch = "x86_64")]
+    pub(super) avx2: bool,
     /// Stored rows into a panel of zeros.
     pub(super) pack: fn(StoredRows<'_>, &mut [u8]),
     /// A row of activations to int8 blocks.

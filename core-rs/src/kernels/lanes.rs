@@ -53,12 +53,13 @@ pub(crate) trait LaneWork {
 
 /// Runs `work` on the vectors of `isa`.
 pub(crate) fn on_lanes(isa: Isa, work: impl LaneWork) {
-    match isa.name() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: an `Isa` of this name is only made on a CPU that has AVX2.
-        "avx2" => unsafe { super::lanes_x86::run(work) },
-        _ => work.run::<Portable>(),
+    #[cfg(target_arch = "x86_64")]
+    if isa.kernels().avx2 {
+        // SAFETY: only tables for CPUs that have AVX2 say so.
+        return unsafe { super::lanes_x86::run(work) };
     }
+    let _ = isa;
+    work.run::<Portable>();
 }
 
 /// 1.5 * 2^23: added to a small float it leaves the nearest integer in the low [`MANTISSA`] bits, above [`OFFSET`].

@@ -44,6 +44,7 @@ mod x86;
 pub use attend::CacheType;
 pub(crate) use attend::{CHUNK_PAGES, Gathered, NOTHING, PAGE, PageJob, QUERIES, add_chunk, look};
 pub use blocks::Format;
+pub(crate) use blocks::IQ4_NL_VALUES;
 pub use dispatch::{Isa, active, available, select};
 pub(crate) use lanes::{LaneWork, Lanes, WIDTH, nearest, on_lanes};
 #[cfg(not(target_family = "wasm"))]
@@ -53,10 +54,3 @@ pub use parallel::try_for_each_chunk;
 pub(crate) use parallel::{Shared, for_each_piece};
 pub(crate) use pool::Pool;
 pub use weight::{Element, Filling, Weight};
-
-impl From<candle_core::Error> for crate::error::Error {
-    /// candle fails on shapes and devices that we chose, so its errors are ours.
-    fn from(error: candle_core::Error) -> Self {
-        Self::internal(format!("tensor operation failed: {error}"))
-    }
-}

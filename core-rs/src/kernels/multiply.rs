@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::activations::Activations;
-use super::dispatch::{Isa, active};
+use super::dispatch::Isa;
 use super::floats;
 use super::layout::PANEL;
 use super::parallel::{Shared, for_each_piece};
@@ -94,7 +94,7 @@ thread_local! {
 /// Multiplies all weights with `input`.
 pub(crate) fn multiply(products: &mut [Product<'_>], input: &mut Input) {
     if products.iter().any(|product| matches!(product.weight.element(), Element::Blocks(_))) {
-        input.quantise(active_of(products[0].weight));
+        input.quantise(products[0].weight.isa());
     }
     for product in products.iter() {
         let shape = (product.weight.n_in(), product.out.len());
@@ -117,10 +117,6 @@ pub(crate) fn multiply(products: &mut [Product<'_>], input: &mut Input) {
             panel -= panels(weight);
         }
     });
-}
-
-fn active_of(weight: &Weight) -> Isa {
-    if cfg!(test) { weight.isa() } else { active() }
 }
 
 fn one_panel(
@@ -152,7 +148,7 @@ fn one_panel(
 /// `out[m, n] = silu(x · gateᵀ) * (x · upᵀ)` for weights of the same shape.
 pub(crate) fn multiply_gated(gate: &Weight, up: &Weight, input: &mut Input, out: &mut [f32]) {
     if [gate, up].iter().any(|weight| matches!(weight.element(), Element::Blocks(_))) {
-        input.quantise(active_of(gate));
+        input.quantise(gate.isa());
     }
     let n = gate.n_out();
     assert_eq!((gate.n_in(), up.n_in(), up.n_out()), (input.k, input.k, n), "shapes of a gated product");

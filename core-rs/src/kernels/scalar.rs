@@ -7,6 +7,8 @@ use super::{activations, attend, layout, vector};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "scalar",
+    #[cfg(target_arch = "x86_64")]
+    avx2: false,
     pack: layout::pack,
     quantize: activations::quantize,
     product: products!(Portable, 2, 2),

@@ -44,6 +44,7 @@ macro_rules! table {
             }
             Kernels {
                 name: $name,
+                avx2: true,
                 // SAFETY: `detect` hands out this table only after finding its features.
                 pack: |stored, panel| unsafe { pack(stored, panel) },
                 // SAFETY: as above.

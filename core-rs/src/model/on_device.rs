@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use candle_core::quantized::{GgmlDType, QTensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A weight `[n_out, n_in]`.
 #[derive(Debug, Clone)]
@@ -49,6 +49,13 @@ impl Matrix {
             Self::Blocks(stored) => x.apply_op1_no_bwd(stored.as_ref())?,
             Self::Floats(weight) => x.matmul(weight)?,
         })
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    /// candle fails on shapes and devices that we chose, so its errors are ours.
+    fn from(error: candle_core::Error) -> Self {
+        Self::internal(format!("tensor operation failed: {error}"))
     }
 }
 

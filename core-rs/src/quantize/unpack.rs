@@ -7,6 +7,7 @@ use half::{bf16, f16};
 
 use crate::error::{Error, Result};
 use crate::formats::gguf::GgmlType;
+use crate::kernels::IQ4_NL_VALUES;
 
 /// Fills `out` with the values of `bytes`, whole blocks of `dtype`.
 ///
@@ -72,12 +73,9 @@ fn q4_0([d0, d1, q @ ..]: &[u8; 18], y: &mut [f32; 32]) {
     *y = array::from_fn(|i| (f32::from(nibble(q, i)) - 8.0) * d);
 }
 
-/// `kvalues_iq4nl` of ggml.
-const IQ4_NL: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
-
 fn iq4_nl([d0, d1, q @ ..]: &[u8; 18], y: &mut [f32; 32]) {
     let d = half(*d0, *d1);
-    *y = array::from_fn(|i| d * f32::from(IQ4_NL[usize::from(nibble(q, i))]));
+    *y = array::from_fn(|i| d * f32::from(IQ4_NL_VALUES[usize::from(nibble(q, i))]));
 }
 
 fn q4_1([d0, d1, m0, m1, q @ ..]: &[u8; 20], y: &mut [f32; 32]) {
