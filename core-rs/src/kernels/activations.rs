@@ -1,9 +1,10 @@
 //! Activations as the products take them: rows of 8-bit blocks of 32 values, `value = scale * q` with `q` in -127..=127.
 //!
-//! `side` is the sum of a block's values, `half_sides` those of its halves, so that with a weight `scale * q + side`
+//! `side` is the sum of a block's values, `minus` that of its numbers, with the other sign; `half_sides` and `half_minus`
+//! are those of its halves. So with a weight `scale * (q - zero) + side`
 //!
 //! ```text
-//! dot(w, x) = Σ over blocks (or halves)  w.scale * x.scale * Σ w.q * x.q  +  w.side * x.side
+//! dot(w, x) = Σ over blocks (or halves)  w.scale * x.scale * (w.zero * x.minus + Σ w.q * x.q)  +  w.side * x.side
 //! ```
 //!
 //! This is ggml's arithmetic (`vec_dot_q4_1_q8_1` for all formats), except that the sum of activations stays f32 where
@@ -16,7 +17,11 @@ use super::parallel::Shared;
 /// Largest magnitude of a quantised activation.
 const MAX_ACTIVATION: f32 = 127.0;
 
-/// Rows of quantised activations.
+/// Rows that lie side by side. One tile of AMX holds as many.
+pub(super) const TILE: usize = 16;
+
+/// Rows of quantised activations, tile by tile: for each block of 32 values what each row of the tile has there, so that
+/// rows multiplied together are read together. The last tile may have fewer rows.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
     k: usize,
@@ -25,23 +30,67 @@ pub(crate) struct Activations {
     scale: Vec<f32>,
     side: Vec<f32>,
     half_sides: Vec<[f32; 2]>,
+    minus: Vec<i32>,
+    half_minus: Vec<[i32; 2]>,
 }
 
-/// A row of [`Activations`] by pointers: its numbers, and per block its scale, side and half sides.
+/// A row of [`Activations`] by pointers to its first block.
 #[derive(Clone, Copy)]
 pub(super) struct Token {
-    pub(super) q: *const i8,
-    pub(super) scale: *const f32,
-    pub(super) side: *const f32,
-    pub(super) half_sides: *const [f32; 2],
+    q: *const i8,
+    scale: *const f32,
+    side: *const f32,
+    half_sides: *const [f32; 2],
+    minus: *const i32,
+    half_minus: *const [i32; 2],
+    /// Rows of its tile, and so blocks from one of its own to the next.
+    step: usize,
 }
 
-/// A row of [`Activations`], to be filled.
-pub(super) struct TokenMut<'a> {
-    q: &'a mut [i8],
-    scale: &'a mut [f32],
-    side: &'a mut [f32],
-    half_sides: &'a mut [[f32; 2]],
+impl Token {
+    /// The numbers of block `b`. Those of the tile's next row follow.
+    #[inline(always)]
+    pub(super) fn q(&self, b: usize) -> *const i8 {
+        self.q.wrapping_add(b * self.step * BLOCK)
+    }
+
+    /// The scale of block `b`. That of the tile's next row follows, as with the others.
+    #[inline(always)]
+    pub(super) fn scale(&self, b: usize) -> *const f32 {
+        self.scale.wrapping_add(b * self.step)
+    }
+
+    /// The side of block `b`.
+    #[inline(always)]
+    pub(super) fn side(&self, b: usize) -> *const f32 {
+        self.side.wrapping_add(b * self.step)
+    }
+
+    /// The sides of both halves of block `b`.
+    #[inline(always)]
+    pub(super) fn half_sides(&self, b: usize) -> *const [f32; 2] {
+        self.half_sides.wrapping_add(b * self.step)
+    }
+
+    /// Minus the sum of the numbers of block `b`.
+    #[inline(always)]
+    pub(super) fn minus(&self, b: usize) -> *const i32 {
+        self.minus.wrapping_add(b * self.step)
+    }
+
+    /// Minus the sums of the numbers of both halves of block `b`.
+    #[inline(always)]
+    pub(super) fn half_minus(&self, b: usize) -> *const [i32; 2] {
+        self.half_minus.wrapping_add(b * self.step)
+    }
+}
+
+/// Where row `i` of `rows` lies: its first block, and how many blocks on its next one is.
+#[inline(always)]
+fn place(rows: usize, blocks: usize, i: usize) -> (usize, usize) {
+    let first = i / TILE * TILE;
+    let step = TILE.min(rows - first);
+    (first * blocks + i % TILE, step)
 }
 
 impl Activations {
@@ -49,13 +98,16 @@ impl Activations {
     pub(super) fn reshape(&mut self, rows: usize, k: usize) {
         assert!(k.is_multiple_of(BLOCK), "row of {k} values is not whole blocks");
         (self.k, self.rows) = (k, rows);
-        let blocks = rows * k / BLOCK;
+        // A tile is always read as a whole.
+        let blocks = rows * k / BLOCK + TILE;
         // Only ever longer, so that shapes in turns write nothing.
         if self.scale.len() < blocks {
             self.q.resize(blocks * BLOCK, 0);
             self.scale.resize(blocks, 0.0);
             self.side.resize(blocks, 0.0);
             self.half_sides.resize(blocks, [0.0; 2]);
+            self.minus.resize(blocks, 0);
+            self.half_minus.resize(blocks, [0; 2]);
         }
     }
 
@@ -70,12 +122,16 @@ impl Activations {
     /// Row `i`.
     #[inline(always)]
     pub(super) fn token(&self, i: usize) -> Token {
-        let blocks = i * self.k / BLOCK..(i + 1) * self.k / BLOCK;
+        assert!(i < self.rows, "row {i} of {}", self.rows);
+        let (first, step) = place(self.rows, self.k / BLOCK, i);
         Token {
-            q: self.q[i * self.k..(i + 1) * self.k].as_ptr(),
-            scale: self.scale[blocks.clone()].as_ptr(),
-            side: self.side[blocks.clone()].as_ptr(),
-            half_sides: self.half_sides[blocks].as_ptr(),
+            q: self.q[first * BLOCK..].as_ptr(),
+            scale: self.scale[first..].as_ptr(),
+            side: self.side[first..].as_ptr(),
+            half_sides: self.half_sides[first..].as_ptr(),
+            minus: self.minus[first..].as_ptr(),
+            half_minus: self.half_minus[first..].as_ptr(),
+            step,
         }
     }
 
@@ -83,18 +139,26 @@ impl Activations {
     pub(super) fn tokens(&mut self) -> Tokens<'_> {
         Tokens {
             k: self.k,
+            rows: self.rows,
             q: Shared::new(&mut self.q),
             scale: Shared::new(&mut self.scale),
             side: Shared::new(&mut self.side),
             half_sides: Shared::new(&mut self.half_sides),
+            minus: Shared::new(&mut self.minus),
+            half_minus: Shared::new(&mut self.half_minus),
         }
     }
 
     /// What is multiplied, as floats.
     #[cfg(test)]
     pub(super) fn values(&self) -> Vec<f32> {
-        let scales = self.scale.iter().flat_map(|scale| [scale; BLOCK]);
-        self.q.iter().zip(scales).map(|(q, scale)| f32::from(*q) * scale).take(self.rows * self.k).collect()
+        let mut values = Vec::new();
+        for (i, b) in (0..self.rows).flat_map(|i| (0..self.k / BLOCK).map(move |b| (i, b))) {
+            let (first, step) = place(self.rows, self.k / BLOCK, i);
+            let at = first + b * step;
+            values.extend(self.q[at * BLOCK..][..BLOCK].iter().map(|q| f32::from(*q) * self.scale[at]));
+        }
+        values
     }
 
     /// Fills them with rows of `k` activations each.
@@ -110,26 +174,58 @@ impl Activations {
 /// Rows of [`Activations`] that several threads fill.
 pub(super) struct Tokens<'a> {
     k: usize,
+    rows: usize,
     q: Shared<'a, i8>,
     scale: Shared<'a, f32>,
     side: Shared<'a, f32>,
     half_sides: Shared<'a, [f32; 2]>,
+    minus: Shared<'a, i32>,
+    half_minus: Shared<'a, [i32; 2]>,
 }
 
-impl Tokens<'_> {
+/// A row of [`Activations`], to be filled.
+pub(super) struct TokenMut<'a> {
+    tokens: &'a Tokens<'a>,
+    first: usize,
+    step: usize,
+}
+
+impl<'a> Tokens<'a> {
     /// Row `i`.
     ///
     /// # Safety
     /// While it lives, the row is nobody else's.
-    pub(super) unsafe fn token_mut(&self, i: usize) -> TokenMut<'_> {
-        let blocks = i * self.k / BLOCK..(i + 1) * self.k / BLOCK;
-        // SAFETY: rows do not overlap, and this one is the caller's.
+    pub(super) unsafe fn token_mut(&'a self, i: usize) -> TokenMut<'a> {
+        assert!(i < self.rows, "row {i} of {}", self.rows);
+        let (first, step) = place(self.rows, self.k / BLOCK, i);
+        TokenMut { tokens: self, first, step }
+    }
+}
+
+/// A block of a row, to be filled.
+struct BlockMut<'a> {
+    q: &'a mut [i8; BLOCK],
+    scale: &'a mut f32,
+    side: &'a mut f32,
+    half_sides: &'a mut [f32; 2],
+    minus: &'a mut i32,
+    half_minus: &'a mut [i32; 2],
+}
+
+impl TokenMut<'_> {
+    /// Block `b`.
+    #[inline(always)]
+    fn block(&mut self, b: usize) -> BlockMut<'_> {
+        let (at, tokens) = (self.first + b * self.step, self.tokens);
+        // SAFETY: blocks do not overlap, and this row is the caller's of `token_mut`.
         unsafe {
-            TokenMut {
-                q: self.q.slice(i * self.k..(i + 1) * self.k),
-                scale: self.scale.slice(blocks.clone()),
-                side: self.side.slice(blocks.clone()),
-                half_sides: self.half_sides.slice(blocks),
+            BlockMut {
+                q: tokens.q.slice(at * BLOCK..(at + 1) * BLOCK).first_chunk_mut().expect("a block"),
+                scale: &mut tokens.scale.slice(at..at + 1)[0],
+                side: &mut tokens.side.slice(at..at + 1)[0],
+                half_sides: &mut tokens.half_sides.slice(at..at + 1)[0],
+                minus: &mut tokens.minus.slice(at..at + 1)[0],
+                half_minus: &mut tokens.half_minus.slice(at..at + 1)[0],
             }
         }
     }
@@ -139,14 +235,15 @@ impl Tokens<'_> {
 ///
 /// A block holding a NaN or an infinity becomes NaN as a whole: it must not turn into a plausible number.
 #[inline(always)]
-pub(super) fn quantize(values: &[f32], to: TokenMut<'_>) {
-    let blocks = values.as_chunks::<BLOCK>().0.iter().zip(to.q.as_chunks_mut::<BLOCK>().0);
-    let sides = to.scale.iter_mut().zip(to.side).zip(to.half_sides);
-    for ((x, q), ((scale, side), halves)) in blocks.zip(sides) {
-        let sums;
-        (*scale, sums) = quantize_block(x, q);
-        *side = *scale * (sums[0] + sums[1]) as f32;
-        *halves = [*scale * sums[0] as f32, *scale * sums[1] as f32];
+pub(super) fn quantize(values: &[f32], mut to: TokenMut<'_>) {
+    for (b, x) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
+        let block = to.block(b);
+        let (scale, sums) = quantize_block(x, block.q);
+        *block.scale = scale;
+        *block.side = scale * (sums[0] + sums[1]) as f32;
+        *block.half_sides = [scale * sums[0] as f32, scale * sums[1] as f32];
+        *block.minus = -(sums[0] + sums[1]);
+        *block.half_minus = [-sums[0], -sums[1]];
     }
 }
 

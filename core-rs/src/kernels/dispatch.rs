@@ -36,24 +36,25 @@ pub(super) struct Kernels {
     pub(super) swiglu: fn(&[f32], &[f32], &mut [f32]),
 }
 
-/// A [`Kernels::product`]: for each format a function of its own that has the features, if any are named.
+/// A [`Kernels::product`] of a room, `product` or `amx`: for each format a function of its own that has the features, if
+/// any are named.
 macro_rules! products {
-    ($isa:ty, $few:literal, $many:literal $(, $feature:literal)?) => {
+    ($room:ident, $isa:ty, $few:literal, $many:literal $(, $feature:literal)?) => {
         |format| match format {
-            super::blocks::Format::Q4_0 => products!(@of Q4_0 1, $isa, $few, $many $(, $feature)?),
-            super::blocks::Format::Q4_1 => products!(@of Q4_1 1, $isa, $few, $many $(, $feature)?),
-            super::blocks::Format::Q5_0 => products!(@of Q5_0 1, $isa, $few, $many $(, $feature)?),
-            super::blocks::Format::Q5_1 => products!(@of Q5_1 1, $isa, $few, $many $(, $feature)?),
-            super::blocks::Format::Q8_0 => products!(@of Q8_0 1, $isa, $few, $many $(, $feature)?),
-            super::blocks::Format::Iq4Nl => products!(@of Iq4Nl 1, $isa, $few, $many $(, $feature)?),
-            super::blocks::Format::Q2K => products!(@of Q2K 2, $isa, $few, $many $(, $feature)?),
-            super::blocks::Format::Q3K => products!(@of Q3K 2, $isa, $few, $many $(, $feature)?),
-            super::blocks::Format::Q4K => products!(@of Q4K 1, $isa, $few, $many $(, $feature)?),
-            super::blocks::Format::Q5K => products!(@of Q5K 1, $isa, $few, $many $(, $feature)?),
-            super::blocks::Format::Q6K => products!(@of Q6K 2, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q4_0 => products!(@of Q4_0 1, $room, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q4_1 => products!(@of Q4_1 1, $room, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q5_0 => products!(@of Q5_0 1, $room, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q5_1 => products!(@of Q5_1 1, $room, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q8_0 => products!(@of Q8_0 1, $room, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Iq4Nl => products!(@of Iq4Nl 1, $room, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q2K => products!(@of Q2K 2, $room, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q3K => products!(@of Q3K 2, $room, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q4K => products!(@of Q4K 1, $room, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q5K => products!(@of Q5K 1, $room, $isa, $few, $many $(, $feature)?),
+            super::blocks::Format::Q6K => products!(@of Q6K 2, $room, $isa, $few, $many $(, $feature)?),
         }
     };
-    (@of $layout:ident $scales:literal, $isa:ty, $few:literal, $many:literal $(, $feature:literal)?) => {{
+    (@of $layout:ident $scales:literal, $room:ident, $isa:ty, $few:literal, $many:literal $(, $feature:literal)?) => {{
         $(#[target_feature(enable = $feature)])?
         fn of(
             scratch: &mut super::product::Scratch,
@@ -64,7 +65,7 @@ macro_rules! products {
         ) {
             // SAFETY: the features of the registers are this function's, or any CPU's.
             unsafe {
-                super::product::product::<$isa, super::layout::$layout, $scales, $few, $many>(
+                super::$room::product::<$isa, super::layout::$layout, $scales, $few, $many>(
                     scratch, panel, x, tokens, out,
                 )
             }
@@ -85,7 +86,7 @@ impl Isa {
         self.0
     }
 
-    /// Its name: `scalar`, `simd128`, `neon`, `neon-dotprod`, `avx2`, `avx-vnni`, `avx512` or `avx512-vnni`.
+    /// Its name: `scalar`, `simd128`, `neon`, `neon-dotprod`, `avx2`, `avx-vnni`, `avx512`, `avx512-vnni` or `amx`.
     pub fn name(self) -> &'static str {
         self.0.name
     }

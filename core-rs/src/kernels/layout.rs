@@ -63,8 +63,8 @@ pub(super) struct Shape {
     bytes: bool,
     /// Whether nibbles stand for [`IQ4_NL_VALUES`].
     table: bool,
-    /// What stored numbers are shifted up by.
-    zero: i32,
+    /// What stored numbers are shifted up by: none, or a power of two.
+    pub(super) zero: i32,
 }
 
 impl Shape {
@@ -98,6 +98,11 @@ impl Shape {
             Format::Q5K => Self { bits: 5, kind: Unsigned, bit: true, ..plain },
             Format::Q6K => Self { bits: 6, scales: 2, kind: Signed, pairs: true, zero: 32, ..plain },
         }
+    }
+
+    /// Whether something is added to the numbers of a block, apart from what they are shifted by.
+    pub(super) const fn has_sides(self) -> bool {
+        matches!(self.kind, Scales::HalfAndMin | Scales::Unsigned | Scales::Nibbles)
     }
 
     /// Bytes of the scales of a stored block.
@@ -270,7 +275,7 @@ unsafe fn moved<S: Simd>(words: S::Int, from: u32, to: u32, mask: u8) -> S::Int 
     }
 }
 
-/// Scale `s` of block `b` of the rows from `first` on, and what belongs to it: `value = scale * number + side`.
+/// Scale `s` of block `b` of the rows from `first` on, and what belongs to it: `value = scale * (number - zero) + side`.
 ///
 /// # Safety
 /// As [`group`].
@@ -283,16 +288,14 @@ pub(super) unsafe fn sides<S: Simd, L: Layout>(
 ) -> (S::Float, S::Float) {
     let shape = L::SHAPE;
     let (head, block) = places::<L>(panel, b);
-    let zero = shape.zero + if shape.bits == 8 { S::SIGN } else { 0 };
     // SAFETY: two bytes and one byte of `S::LANES` rows from `first` on.
     unsafe {
         let d = S::halves(head.wrapping_add(2 * first));
         let m = head.wrapping_add(2 * (PANEL + first));
-        let shifted = |scale| (scale, S::mul(S::splat(-zero as f32), scale));
         match shape.kind {
-            Scales::Half => shifted(d),
+            Scales::Half => (d, S::splat(0.0)),
             Scales::HalfAndMin => (d, S::halves(m)),
-            Scales::Signed => shifted(S::mul(d, S::signed(block.wrapping_add(s * PANEL + first)))),
+            Scales::Signed => (S::mul(d, S::signed(block.wrapping_add(s * PANEL + first))), S::splat(0.0)),
             Scales::Unsigned => {
                 let (scale, min) = (block.wrapping_add(first), block.wrapping_add(PANEL + first));
                 let m = S::mul(S::splat(-1.0), S::halves(m));
@@ -350,7 +353,7 @@ fn unpack_row_as<L: Layout>(panel: &[u8], r: usize, out: &mut [f32]) {
                 (group::<Portable, L>(panel, b, g, first), sides::<Portable, L>(panel, b, s, first))
             };
             // Numbers of fewer than eight bits have no sign.
-            let numbers = words[lane].to_le_bytes().map(|q| f32::from(q as i8));
+            let numbers = words[lane].to_le_bytes().map(|q| (i32::from(q as i8) - shape.zero) as f32);
             *out = numbers.map(|q| scale[lane] * q + side[lane]);
         }
     }

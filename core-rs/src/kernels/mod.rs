@@ -11,6 +11,8 @@
 //! Absent: files, environment variables, model shapes.
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attend;
 mod blocks;
 mod dispatch;

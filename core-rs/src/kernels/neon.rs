@@ -25,7 +25,7 @@ macro_rules! table {
             name: $name,
             pack: layout::pack,
             quantize: activations::quantize,
-            product: products!($isa, 2, 4 $(, $feature)?),
+            product: products!(product, $isa, 2, 4 $(, $feature)?),
             floats: scalar::floats,
             // SAFETY: NEON is part of every aarch64 target.
             attend: |job, scratch, gathered| unsafe { attend::attend::<Neon, 8>(job, scratch, gathered) },
@@ -53,7 +53,6 @@ macro_rules! registers {
 
             const LANES: usize = 4;
             const SIGN: i32 = 0;
-            const CHUNK: [usize; 9] = [8; 9];
 
             #[inline(always)]
             unsafe fn none() -> int32x4_t {
@@ -107,8 +106,8 @@ macro_rules! registers {
             }
 
             #[inline(always)]
-            unsafe fn widen<const BITS: u32>(sum: int32x4_t) -> int32x4_t {
-                sum
+            unsafe fn doubled(a: int32x4_t, n: u32) -> int32x4_t {
+                unsafe { vshlq_s32(a, vdupq_n_s32(n as i32)) }
             }
 
             #[inline(always)]

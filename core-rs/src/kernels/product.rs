@@ -31,9 +31,22 @@ pub(super) struct PanelRef<'a> {
 /// by a thread from one product to the next.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    q: Vec<u8>,
-    scale: Vec<f32>,
-    side: Vec<f32>,
+    pub(super) q: Vec<u8>,
+    pub(super) scale: Vec<f32>,
+    pub(super) side: Vec<f32>,
+}
+
+impl Scratch {
+    /// Makes room for so many blocks of a panel with `scales` scales each. Memory is kept.
+    #[inline(always)]
+    pub(super) fn make_room(&mut self, blocks: usize, scales: usize) {
+        let (numbers, scales) = (blocks * BLOCK * PANEL, blocks * scales * PANEL);
+        if self.q.len() < numbers || self.scale.len() < scales {
+            self.q.resize(numbers, 0);
+            self.scale.resize(scales, 0.0);
+            self.side.resize(scales, 0.0);
+        }
+    }
 }
 
 /// Weights that a tile is multiplied with.
@@ -120,10 +133,8 @@ pub(super) unsafe fn product<S: Simd, L: Layout, const SCALES: usize, const FEW:
     tokens: Range<usize>,
     out: &mut [[f32; PANEL]],
 ) {
-    assert!(x.k() == panel.k && tokens.end <= x.len() && out.len() == tokens.len(), "shapes of a panel");
-    assert!(panel.format == L::FORMAT, "format of a panel");
     const { assert!(L::SHAPE.scales == SCALES && PANEL.is_multiple_of(S::LANES * FEW)) };
-    assert_eq!(panel.bytes.len(), L::SHAPE.panel(panel.k), "bytes of a panel");
+    check::<L>(panel, x, &tokens, out);
     let (blocks, first) = (panel.k / BLOCK, tokens.start);
     let packed = Packed::<L>(panel.bytes.as_ptr(), std::marker::PhantomData);
     // SAFETY: the panel has `blocks` blocks, by its length, and so has each token, by the assertion above.
@@ -155,17 +166,22 @@ pub(super) unsafe fn product<S: Simd, L: Layout, const SCALES: usize, const FEW:
     }
 }
 
+/// What makes the pointers of a product safe to follow.
+#[inline(always)]
+pub(super) fn check<L: Layout>(panel: PanelRef<'_>, x: &Activations, tokens: &Range<usize>, out: &[[f32; PANEL]]) {
+    assert!(x.k() == panel.k && tokens.end <= x.len() && out.len() == tokens.len(), "shapes of a panel");
+    assert!(panel.format == L::FORMAT, "format of a panel");
+    assert_eq!(panel.bytes.len(), L::SHAPE.panel(panel.k), "bytes of a panel");
+}
+
+/// Unpacks the blocks of a panel into the scratch.
+///
 /// # Safety
-/// The panel has `blocks` blocks; the CPU has the instructions of `S`.
+/// The panel has the blocks; the CPU has the instructions of `S`.
 #[inline(always)]
 unsafe fn unpack<S: Simd, L: Layout>(panel: *const u8, blocks: usize, scratch: &mut Scratch) {
     let shape = L::SHAPE;
-    let scales = blocks * shape.scales * PANEL;
-    if scratch.q.len() < blocks * BLOCK * PANEL || scratch.scale.len() < scales {
-        scratch.q.resize(blocks * BLOCK * PANEL, 0);
-        scratch.scale.resize(scales, 0.0);
-        scratch.side.resize(scales, 0.0);
-    }
+    scratch.make_room(blocks, shape.scales);
     for b in 0..blocks {
         for first in (0..PANEL).step_by(S::LANES) {
             // SAFETY: the vectors are as long as made above.
@@ -178,7 +194,9 @@ unsafe fn unpack<S: Simd, L: Layout>(panel: *const u8, blocks: usize, scratch: &
                     let at = (b * shape.scales + s) * PANEL + first;
                     let (scale, side) = layout::sides::<S, L>(panel, b, s, first);
                     S::store(scratch.scale.as_mut_ptr().add(at), scale);
-                    S::store(scratch.side.as_mut_ptr().add(at), side);
+                    if shape.has_sides() {
+                        S::store(scratch.side.as_mut_ptr().add(at), side);
+                    }
                 }
             }
         }
@@ -234,17 +252,18 @@ unsafe fn rows<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
             w.prefetch(b);
             for s in 0..scales {
                 let dots = dots::<S, L, W, V, T>(w, b, s, tokens, row);
+                let has_sides = L::SHAPE.has_sides();
                 let mut scale = [S::splat(0.0); V];
                 let mut side = [S::splat(0.0); V];
                 for v in 0..V {
                     (scale[v], side[v]) = w.sides(b, s, row + v * S::LANES);
                 }
                 for t in 0..T {
-                    let x_side = if scales == 1 { *tokens[t].side.add(b) } else { (*tokens[t].half_sides.add(b))[s] };
-                    let (x_scale, x_side) = (S::splat(*tokens[t].scale.add(b)), S::splat(x_side));
+                    let x_side = if scales == 1 { *tokens[t].side(b) } else { (*tokens[t].half_sides(b))[s] };
+                    let (x_scale, x_side) = (S::splat(*tokens[t].scale(b)), S::splat(x_side));
                     for v in 0..V {
                         let sum = S::mul_add(S::mul(scale[v], x_scale), S::float(dots[t][v]), sums[t][v]);
-                        sums[t][v] = S::mul_add(side[v], x_side, sum);
+                        sums[t][v] = if has_sides { S::mul_add(side[v], x_side, sum) } else { sum };
                     }
                 }
             }
@@ -265,12 +284,21 @@ unsafe fn dots<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
     tokens: &[Token; T],
     row: usize,
 ) -> [[S::Int; V]; T] {
-    let per_scale = GROUPS / L::SHAPE.scales;
-    let chunk = S::CHUNK[L::SHAPE.bits as usize];
-    let chunk = if chunk < per_scale { chunk } else { per_scale };
+    let (shape, per_scale) = (L::SHAPE, GROUPS / L::SHAPE.scales);
+    let wide = S::CHUNK[shape.bits as usize] == 0;
+    let chunk =
+        if wide || S::CHUNK[shape.bits as usize] > per_scale { per_scale } else { S::CHUNK[shape.bits as usize] };
+    let zero = shape.zero + if shape.bits == 8 { S::SIGN } else { 0 };
     // SAFETY: as this function asks; groups are below GROUPS.
     unsafe {
         let mut sums = [[S::none(); V]; T];
+        if zero > 0 {
+            for t in 0..T {
+                let minus =
+                    if shape.scales == 1 { tokens[t].minus(b) } else { (&raw const (*tokens[t].half_minus(b))[s]) };
+                sums[t] = [S::doubled(S::group(minus.cast()), zero.trailing_zeros()); V];
+            }
+        }
         // One vector of rows after the other: together their numbers would not stay in registers.
         for v in 0..V {
             for c in 0..per_scale / chunk {
@@ -279,13 +307,18 @@ unsafe fn dots<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
                     let g = s * per_scale + c * chunk + i;
                     let group = w.group(b, g, row + v * S::LANES);
                     for t in 0..T {
-                        let x = S::group(tokens[t].q.add(b * BLOCK + g * GROUP));
-                        narrow[t] = dot::<S, L>(narrow[t], group, x);
+                        let x = S::group(tokens[t].q(b).add(g * GROUP));
+                        if wide {
+                            sums[t][v] = dot::<S, L>(sums[t][v], group, x);
+                        } else {
+                            narrow[t] = dot::<S, L>(narrow[t], group, x);
+                        }
                     }
                 }
-                for t in 0..T {
-                    let wide = widen::<S, L>(narrow[t]);
-                    sums[t][v] = if c == 0 { wide } else { S::add_int(sums[t][v], wide) };
+                if !wide {
+                    for t in 0..T {
+                        sums[t][v] = S::add_int(sums[t][v], widen::<S, L>(narrow[t]));
+                    }
                 }
             }
         }

@@ -11,7 +11,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     avx2: false,
     pack: layout::pack,
     quantize: activations::quantize,
-    product: products!(Portable, 2, 2),
+    product: products!(product, Portable, 2, 2),
     floats,
     // SAFETY: any CPU will do.
     attend: |job, scratch, gathered| unsafe { attend::attend::<Portable, 4>(job, scratch, gathered) },

@@ -22,8 +22,9 @@ pub(super) trait Simd: Copy {
     const LANES: usize;
     /// What bytes with a sign are shifted up by before they are multiplied: 128 where [`Simd::dot`] wants weights without.
     const SIGN: i32;
-    /// By bits of a weight: how many products [`Simd::dot`] adds before [`Simd::widen`] must follow.
-    const CHUNK: [usize; 9];
+    /// By bits of a weight: how many products [`Simd::dot`] adds before [`Simd::widen`] must follow; 0 where its sums are
+    /// wide as they are.
+    const CHUNK: [usize; 9] = [0; 9];
 
     /// Zeros.
     unsafe fn none() -> Self::Int;
@@ -47,9 +48,14 @@ pub(super) trait Simd: Copy {
     /// -127 to 127.
     unsafe fn dot<const BITS: u32>(sum: Self::Int, w: Self::Int, x: Self::Int) -> Self::Int;
     /// What [`Simd::dot`] has added up, as one integer per lane.
-    unsafe fn widen<const BITS: u32>(sum: Self::Int) -> Self::Int;
+    #[inline(always)]
+    unsafe fn widen<const BITS: u32>(sum: Self::Int) -> Self::Int {
+        sum
+    }
     /// The sum of integers.
     unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Integers times `2^n`.
+    unsafe fn doubled(a: Self::Int, n: u32) -> Self::Int;
     /// Integers as floats.
     unsafe fn float(a: Self::Int) -> Self::Float;
 
@@ -102,7 +108,6 @@ impl Simd for Portable {
 
     const LANES: usize = LANES;
     const SIGN: i32 = 0;
-    const CHUNK: [usize; 9] = [8; 9];
 
     #[inline(always)]
     unsafe fn none() -> Self::Int {
@@ -160,8 +165,8 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn widen<const BITS: u32>(sum: Self::Int) -> Self::Int {
-        sum
+    unsafe fn doubled(a: Self::Int, n: u32) -> Self::Int {
+        a.map(|a| a << n)
     }
 
     #[inline(always)]

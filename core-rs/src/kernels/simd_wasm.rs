@@ -15,7 +15,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     name: "simd128",
     pack: layout::pack,
     quantize: activations::quantize,
-    product: products!(Simd128, 2, 4),
+    product: products!(product, Simd128, 2, 4),
     floats: scalar::floats,
     // SAFETY: the module is built with these instructions.
     attend: |job, scratch, gathered| unsafe { attend::attend::<Simd128, 8>(job, scratch, gathered) },
@@ -31,7 +31,6 @@ impl Simd for Simd128 {
 
     const LANES: usize = 4;
     const SIGN: i32 = 0;
-    const CHUNK: [usize; 9] = [8; 9];
 
     #[inline(always)]
     unsafe fn none() -> v128 {
@@ -89,8 +88,8 @@ impl Simd for Simd128 {
     }
 
     #[inline(always)]
-    unsafe fn widen<const BITS: u32>(sum: v128) -> v128 {
-        sum
+    unsafe fn doubled(a: v128, n: u32) -> v128 {
+        i32x4_shl(a, n)
     }
 
     #[inline(always)]

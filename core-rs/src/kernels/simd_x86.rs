@@ -64,6 +64,11 @@ macro_rules! common_256 {
         }
 
         #[inline(always)]
+        unsafe fn doubled(a: __m256i, n: u32) -> __m256i {
+            unsafe { _mm256_sll_epi32(a, _mm_cvtsi32_si128(n as i32)) }
+        }
+
+        #[inline(always)]
         unsafe fn float(a: __m256i) -> __m256 {
             unsafe { _mm256_cvtepi32_ps(a) }
         }
@@ -190,6 +195,11 @@ macro_rules! common_512 {
         }
 
         #[inline(always)]
+        unsafe fn doubled(a: __m512i, n: u32) -> __m512i {
+            unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(n as i32)) }
+        }
+
+        #[inline(always)]
         unsafe fn float(a: __m512i) -> __m512 {
             unsafe { _mm512_cvtepi32_ps(a) }
         }
@@ -258,7 +268,7 @@ macro_rules! common_512 {
 }
 
 /// Products added in 16 bits as long as they fit: each is at most `2 * 127 * (2^BITS - 1)`.
-const NARROW: [usize; 9] = [8, 8, 8, 8, 8, 4, 2, 1, 8];
+const NARROW: [usize; 9] = [8, 8, 8, 8, 8, 4, 2, 1, 0];
 
 /// AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -290,7 +300,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn widen<const BITS: u32>(sum: __m256i) -> __m256i {
-        if BITS < 8 { unsafe { _mm256_madd_epi16(sum, _mm256_set1_epi16(1)) } } else { sum }
+        unsafe { _mm256_madd_epi16(sum, _mm256_set1_epi16(1)) }
     }
 }
 
@@ -302,7 +312,6 @@ impl Simd for AvxVnni {
     common_256!();
 
     const SIGN: i32 = 128;
-    const CHUNK: [usize; 9] = [8; 9];
 
     #[inline(always)]
     unsafe fn unsign(a: __m256i) -> __m256i {
@@ -312,11 +321,6 @@ impl Simd for AvxVnni {
     #[inline(always)]
     unsafe fn dot<const BITS: u32>(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
         unsafe { _mm256_dpbusd_avx_epi32(sum, w, x) }
-    }
-
-    #[inline(always)]
-    unsafe fn widen<const BITS: u32>(sum: __m256i) -> __m256i {
-        sum
     }
 }
 
@@ -348,7 +352,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn widen<const BITS: u32>(sum: __m512i) -> __m512i {
-        if BITS < 8 { unsafe { _mm512_madd_epi16(sum, _mm512_set1_epi16(1)) } } else { sum }
+        unsafe { _mm512_madd_epi16(sum, _mm512_set1_epi16(1)) }
     }
 }
 
@@ -360,15 +364,9 @@ impl Simd for Avx512Vnni {
     common_512!();
 
     const SIGN: i32 = 128;
-    const CHUNK: [usize; 9] = [8; 9];
 
     #[inline(always)]
     unsafe fn dot<const BITS: u32>(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
         unsafe { _mm512_dpbusd_epi32(sum, w, x) }
-    }
-
-    #[inline(always)]
-    unsafe fn widen<const BITS: u32>(sum: __m512i) -> __m512i {
-        sum
     }
 }

@@ -10,6 +10,7 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::activations::{self, TokenMut};
+use super::amx;
 use super::attend::{self, Gathered, PageJob, PageScratch};
 use super::blocks::StoredRows;
 use super::dispatch::{Kernels, products};
@@ -22,8 +23,10 @@ use super::vector::{self, LANES};
 pub(super) fn detect() -> impl Iterator<Item = &'static Kernels> {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
     let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+    let avx512_vnni = avx512 && is_x86_feature_detected!("avx512vnni");
     let tables = [
-        (avx512 && is_x86_feature_detected!("avx512vnni"), &AVX512_VNNI),
+        (avx512_vnni && amx::permitted(), &AMX),
+        (avx512_vnni, &AVX512_VNNI),
         // Half as wide as AVX-512, and with one instruction in place of two or four.
         (avx2 && is_x86_feature_detected!("avxvnni"), &AVX_VNNI),
         (avx512, &AVX512),
@@ -34,7 +37,7 @@ pub(super) fn detect() -> impl Iterator<Item = &'static Kernels> {
 
 /// A table for one instruction set: its name, registers, their number in a page, products, and features.
 macro_rules! table {
-    ($table:ident, $name:literal, $isa:ty, $per_page:literal, $few:literal, $many:literal, $features:literal) => {
+    ($table:ident, $name:literal, $room:ident, $isa:ty, $per_page:literal, $few:literal, $many:literal, $features:literal) => {
         /// Private to this file, so that [`detect`] stays the only way in.
         static $table: Kernels = {
             #[target_feature(enable = $features)]
@@ -49,7 +52,7 @@ macro_rules! table {
                 pack: |stored, panel| unsafe { pack(stored, panel) },
                 // SAFETY: as above.
                 quantize: |values, to| unsafe { quantize(values, to) },
-                product: products!($isa, $few, $many, $features),
+                product: products!($room, $isa, $few, $many, $features),
                 // SAFETY: as above.
                 floats: |piece, scratch, out| unsafe { floats(piece, scratch, out) },
                 // SAFETY: as above.
@@ -60,10 +63,11 @@ macro_rules! table {
         };
     };
 }
-table!(AVX2, "avx2", Avx2, 4, 2, 4, "avx2,fma,f16c");
-table!(AVX_VNNI, "avx-vnni", AvxVnni, 4, 2, 4, "avx2,fma,f16c,avxvnni");
-table!(AVX512, "avx512", Avx512, 2, 1, 8, "avx2,fma,f16c,avx512f,avx512bw");
-table!(AVX512_VNNI, "avx512-vnni", Avx512Vnni, 2, 1, 8, "avx2,fma,f16c,avx512f,avx512bw,avx512vnni");
+table!(AVX2, "avx2", product, Avx2, 4, 2, 4, "avx2,fma,f16c");
+table!(AVX_VNNI, "avx-vnni", product, AvxVnni, 4, 2, 4, "avx2,fma,f16c,avxvnni");
+table!(AVX512, "avx512", product, Avx512, 2, 1, 8, "avx2,fma,f16c,avx512f,avx512bw");
+table!(AVX512_VNNI, "avx512-vnni", product, Avx512Vnni, 2, 1, 8, "avx2,fma,f16c,avx512f,avx512bw,avx512vnni");
+table!(AMX, "amx", amx, Avx512Vnni, 2, 1, 8, "avx2,fma,f16c,avx512f,avx512bw,avx512vnni");
 
 /// Tokens that floats are multiplied with at once. For no more than these, widening a panel beforehand would not pay.
 const FEW_TOKENS: usize = 3;

@@ -1,0 +1,266 @@
+//! Products of many tokens by AMX, Intel's tiles: an instruction multiplies sixteen rows of weights with sixteen tokens.
+//!
+//! What a tile adds up are the integers of one block, which are the same however they are added; floats follow in the
+//! order of `product`, so both give the same bits, and a few tokens are left to it.
+//!
+//! Source: Intel's Architecture Instruction Set Extensions reference, chapter 3 (AMX). The compiler knows no tile
+//! registers, so it keeps nothing in them, and instructions are written as text. They hold their configuration from
+//! [`Tiles::configure`] to the drop of [`Tiles`], inside one call.
+
+// Counted loops over registers, as in `product`.
+#![allow(clippy::needless_range_loop)]
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use super::activations::{Activations, TILE, Token};
+use super::blocks::BLOCK;
+use super::layout::{self, GROUP, GROUPS, Layout, PANEL};
+use super::product::{self, PanelRef, Scratch};
+use super::simd::Simd;
+
+/// For no more tokens than these, tiles do not pay.
+const FEW_TOKENS: usize = 4;
+/// Blocks unpacked at a time: with those of a tile of activations they stay in the first cache.
+const CHUNK: usize = 16;
+/// Places for products, one to be written while the other is read.
+const PRODUCTS: usize = 2;
+/// For no more tokens than these, the floats of half a tile are enough.
+const HALF: usize = TILE / 2;
+
+/// Whether the CPU has tiles of int8 and the system lets this process use them, which has to be asked for.
+pub(super) fn permitted() -> bool {
+    static PERMITTED: OnceLock<bool> = OnceLock::new();
+    *PERMITTED.get_or_init(|| {
+        // Leaf 7: AMX-TILE and AMX-INT8.
+        const TILES: u32 = 1 << 24 | 1 << 25;
+        let able = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & TILES == TILES;
+        able && ask()
+    })
+}
+
+/// `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)` of Linux: from then on all threads have room for tiles.
+#[cfg(target_os = "linux")]
+fn ask() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    // SAFETY: the call takes two numbers and touches no memory of ours; systems that do not know it say so.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask() -> bool {
+    false
+}
+
+/// What `ldtilecfg` reads.
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// Configured tile registers: 0 to 3 are products, taken in turns, since each has to be stored before it is used again;
+/// 4 and 5 are activations, 6 and 7 weights.
+struct Tiles;
+
+impl Tiles {
+    /// For numbers that share `values` of a block.
+    ///
+    /// # Safety
+    /// [`permitted`] holds.
+    unsafe fn configure(values: usize) -> Self {
+        let mut to = Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        for i in 0..8 {
+            let (rows, bytes) = match i {
+                0..4 => (TILE, 4 * PANEL),
+                4 | 5 => (TILE, values),
+                _ => (values / 4, 4 * PANEL),
+            };
+            (to.rows[i], to.row_bytes[i]) = (rows as u8, bytes as u16);
+        }
+        // SAFETY: 64 bytes of a valid configuration are read.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const to, options(nostack, readonly, preserves_flags)) };
+        Self
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: tiles are configured. Empty ones need no room when threads take turns.
+        unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+    }
+}
+
+/// Integers of a tile.
+#[repr(align(64))]
+struct Integers([[i32; PANEL]; TILE]);
+
+/// As [`product::product`].
+///
+/// # Safety
+/// The CPU has the instructions of `S`, and [`permitted`] holds.
+#[inline(always)]
+pub(super) unsafe fn product<S, L: Layout, const SCALES: usize, const FEW: usize, const MANY: usize>(
+    scratch: &mut Scratch,
+    panel: PanelRef<'_>,
+    x: &Activations,
+    tokens: Range<usize>,
+    out: &mut [[f32; PANEL]],
+) where
+    S: Simd<Int = __m512i, Float = __m512>,
+{
+    let whole_tiles = tokens.start.is_multiple_of(TILE) && (tokens.end.is_multiple_of(TILE) || tokens.end == x.len());
+    if out.len() <= FEW_TOKENS || !whole_tiles {
+        // SAFETY: as this function asks.
+        return unsafe { product::product::<S, L, SCALES, FEW, MANY>(scratch, panel, x, tokens, out) };
+    }
+    product::check::<L>(panel, x, &tokens, out);
+    let blocks = panel.k / BLOCK;
+    // SAFETY: as this function asks; the panel has the blocks, and so has each token, by the check.
+    unsafe {
+        let tiles = Tiles::configure(BLOCK / SCALES);
+        for from in (0..blocks).step_by(CHUNK) {
+            let chunk = from..blocks.min(from + CHUNK);
+            unpack::<S, L>(panel.bytes.as_ptr(), chunk.clone(), scratch);
+            for (i, out) in out.chunks_mut(TILE).enumerate() {
+                let x = x.token(tokens.start + i * TILE);
+                if out.len() <= HALF {
+                    tile::<L, SCALES, HALF>(scratch, chunk.clone(), x, out);
+                } else {
+                    tile::<L, SCALES, TILE>(scratch, chunk.clone(), x, out);
+                }
+            }
+        }
+        drop(tiles);
+    }
+}
+
+/// Unpacks some blocks to the beginning of the scratch, numbers as what they stand for, with a sign.
+///
+/// # Safety
+/// The panel has the blocks; the CPU has the instructions of `S`.
+#[inline(always)]
+unsafe fn unpack<S, L: Layout>(panel: *const u8, blocks: Range<usize>, scratch: &mut Scratch)
+where
+    S: Simd<Int = __m512i, Float = __m512>,
+{
+    let shape = L::SHAPE;
+    let zero = shape.zero + if shape.bits == 8 { S::SIGN } else { 0 };
+    scratch.make_room(blocks.len(), shape.scales);
+    // SAFETY: as this function asks; there is room for what is stored.
+    unsafe {
+        let (mut q, mut part) = (scratch.q.as_mut_ptr(), 0);
+        for b in blocks {
+            for g in 0..GROUPS {
+                let numbers = layout::group::<S, L>(panel, b, g, 0);
+                _mm512_storeu_si512(q.cast(), _mm512_sub_epi8(numbers, _mm512_set1_epi8(zero as i8)));
+                q = q.add(GROUP * PANEL);
+            }
+            for s in 0..shape.scales {
+                let (scale, side) = layout::sides::<S, L>(panel, b, s, 0);
+                S::store(scratch.scale.as_mut_ptr().add(part * PANEL), scale);
+                if shape.has_sides() {
+                    S::store(scratch.side.as_mut_ptr().add(part * PANEL), side);
+                }
+                part += 1;
+            }
+        }
+    }
+}
+
+/// Adds what a chunk of blocks contributes to the products of a tile of at most `ROWS` tokens, `x` being the first of
+/// them. Tokens that are not there are computed from whatever lies behind the others, and left out.
+///
+/// # Safety
+/// The scratch holds the chunk, the tokens have it; tiles are configured for `SCALES`; the CPU has AVX-512.
+#[inline(always)]
+unsafe fn tile<L: Layout, const SCALES: usize, const ROWS: usize>(
+    scratch: &Scratch,
+    chunk: Range<usize>,
+    x: Token,
+    out: &mut [[f32; PANEL]],
+) {
+    let (values, parts) = (BLOCK / SCALES, chunk.len() * SCALES);
+    let mut integers = [const { Integers([[0; PANEL]; TILE]) }; PRODUCTS];
+    let mut sums = [[0.0; PANEL]; ROWS];
+    if chunk.start > 0 {
+        sums[..out.len()].copy_from_slice(out);
+    }
+    // SAFETY: as this function asks; activations have room for a whole tile behind the last row.
+    unsafe {
+        let mut sum = [_mm512_setzero_ps(); ROWS];
+        for t in 0..ROWS {
+            sum[t] = _mm512_loadu_ps(sums[t].as_ptr());
+        }
+        let start = |part: usize, integers: &mut [Integers; PRODUCTS]| {
+            let x = x.q(chunk.start + part / SCALES).add(part % SCALES * values);
+            multiply(part, x, scratch.q.as_ptr().add(part * values * PANEL), integers);
+        };
+        start(0, &mut integers);
+        for part in 0..parts {
+            // Floats of one part are added while the integers of the next are.
+            if part + 1 < parts {
+                start(part + 1, &mut integers);
+            }
+            let (b, s) = (chunk.start + part / SCALES, part % SCALES);
+            let integers = &integers[part % PRODUCTS].0;
+            let scale = _mm512_loadu_ps(scratch.scale.as_ptr().add(part * PANEL));
+            let side = _mm512_loadu_ps(scratch.side.as_ptr().add(part * PANEL));
+            for t in 0..ROWS {
+                let x_scale = _mm512_set1_ps(*x.scale(b).add(t));
+                let product = _mm512_cvtepi32_ps(_mm512_loadu_si512(integers[t].as_ptr().cast()));
+                sum[t] = _mm512_fmadd_ps(_mm512_mul_ps(scale, x_scale), product, sum[t]);
+                if L::SHAPE.has_sides() {
+                    let x_side = if SCALES == 1 { *x.side(b).add(t) } else { (*x.half_sides(b).add(t))[s] };
+                    sum[t] = _mm512_fmadd_ps(side, _mm512_set1_ps(x_side), sum[t]);
+                }
+            }
+        }
+        for t in 0..ROWS {
+            _mm512_storeu_ps(sums[t].as_mut_ptr(), sum[t]);
+        }
+    }
+    out.copy_from_slice(&sums[..out.len()]);
+}
+
+/// Products of a tile's activations (blocks of [`BLOCK`] values one after the other) with weights (four values of each
+/// row, then the next four), to place `i` modulo their number. Of a short tile the rest is what lies behind it.
+///
+/// # Safety
+/// Tiles are configured, and the pointers reach as far as the configuration says.
+#[inline(always)]
+unsafe fn multiply(i: usize, x: *const i8, w: *const u8, to: &mut [Integers; PRODUCTS]) {
+    let i = i % PRODUCTS;
+    macro_rules! instructions {
+        ($products:literal, $x:literal, $w:literal) => {
+            // SAFETY: as this function asks.
+            unsafe {
+                asm!(
+                    concat!("tilezero ", $products),
+                    concat!("tileloadd ", $x, ", [{x} + {x_step}]"),
+                    concat!("tileloadd ", $w, ", [{w} + {step}]"),
+                    concat!("tdpbssd ", $products, ", ", $x, ", ", $w),
+                    concat!("tilestored [{to} + {step}], ", $products),
+                    x = in(reg) x,
+                    x_step = in(reg) BLOCK,
+                    w = in(reg) w,
+                    step = in(reg) 4 * PANEL,
+                    to = in(reg) &raw mut to[i],
+                    options(nostack, preserves_flags),
+                )
+            }
+        };
+    }
+    match i {
+        0 => instructions!("tmm0", "tmm4", "tmm6"),
+        1 => instructions!("tmm1", "tmm5", "tmm7"),
+        2 => instructions!("tmm2", "tmm4", "tmm6"),
+        _ => instructions!("tmm3", "tmm5", "tmm7"),
+    }
+}
