@@ -12,6 +12,7 @@
 //! half the error.
 
 use super::blocks::BLOCK;
+use super::memory::Lines;
 use super::parallel::Shared;
 
 /// Largest magnitude of a quantised activation.
@@ -26,12 +27,12 @@ pub(super) const TILE: usize = 16;
 pub(crate) struct Activations {
     k: usize,
     rows: usize,
-    q: Vec<i8>,
-    scale: Vec<f32>,
-    side: Vec<f32>,
-    half_sides: Vec<[f32; 2]>,
-    minus: Vec<i32>,
-    half_minus: Vec<[i32; 2]>,
+    q: Lines<i8>,
+    scale: Lines<f32>,
+    side: Lines<f32>,
+    half_sides: Lines<[f32; 2]>,
+    minus: Lines<i32>,
+    half_minus: Lines<[i32; 2]>,
 }
 
 /// A row of [`Activations`] by pointers to its first block.
@@ -101,14 +102,12 @@ impl Activations {
         // A tile is always read as a whole.
         let blocks = rows * k / BLOCK + TILE;
         // Only ever longer, so that shapes in turns write nothing.
-        if self.scale.len() < blocks {
-            self.q.resize(blocks * BLOCK, 0);
-            self.scale.resize(blocks, 0.0);
-            self.side.resize(blocks, 0.0);
-            self.half_sides.resize(blocks, [0.0; 2]);
-            self.minus.resize(blocks, 0);
-            self.half_minus.resize(blocks, [0; 2]);
-        }
+        self.q.grow(blocks * BLOCK);
+        self.scale.grow(blocks);
+        self.side.grow(blocks);
+        self.half_sides.grow(blocks);
+        self.minus.grow(blocks);
+        self.half_minus.grow(blocks);
     }
 
     pub(super) fn k(&self) -> usize {

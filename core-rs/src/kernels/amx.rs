@@ -22,13 +22,11 @@ use super::product::{self, PanelRef, Scratch};
 use super::simd::Simd;
 
 /// For no more tokens than these, tiles do not pay.
-const FEW_TOKENS: usize = 4;
+const FEW_TOKENS: usize = 8;
 /// Blocks unpacked at a time: with those of a tile of activations they stay in the first cache.
-const CHUNK: usize = 16;
-/// Places for products, one to be written while the other is read.
-const PRODUCTS: usize = 2;
-/// For no more tokens than these, the floats of half a tile are enough.
-const HALF: usize = TILE / 2;
+const CHUNK: usize = 32;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Whether the CPU has tiles of int8 and the system lets this process use them, which has to be asked for.
 pub(super) fn permitted() -> bool {
@@ -122,19 +120,24 @@ pub(super) unsafe fn product<S, L: Layout, const SCALES: usize, const FEW: usize
     }
     product::check::<L>(panel, x, &tokens, out);
     let blocks = panel.k / BLOCK;
+    let mut integers = [const { Integers([[0; PANEL]; TILE]) }; 2];
     // SAFETY: as this function asks; the panel has the blocks, and so has each token, by the check.
     unsafe {
         let tiles = Tiles::configure(BLOCK / SCALES);
         for from in (0..blocks).step_by(CHUNK) {
-            let chunk = from..blocks.min(from + CHUNK);
-            unpack::<S, L>(panel.bytes.as_ptr(), chunk.clone(), scratch);
+            let blocks = from..blocks.min(from + CHUNK);
+            unpack::<S, L>(panel.bytes.as_ptr(), blocks.clone(), scratch);
+            // What comes next is on its way while this is multiplied; behind the last panel there is nothing.
+            let ahead = panel.bytes.as_ptr().wrapping_add(blocks.end * L::SHAPE.stored() / L::SHAPE.blocks);
+            let mut chunk = Chunk { scratch, blocks, ahead: Some(ahead), turn: 0 };
+            let mut token = x.token(tokens.start);
+            chunk.start::<SCALES>(0, token);
             for (i, out) in out.chunks_mut(TILE).enumerate() {
-                let x = x.token(tokens.start + i * TILE);
-                if out.len() <= HALF {
-                    tile::<L, SCALES, HALF>(scratch, chunk.clone(), x, out);
-                } else {
-                    tile::<L, SCALES, TILE>(scratch, chunk.clone(), x, out);
-                }
+                let next = tokens.start + (i + 1) * TILE;
+                let next = (next < tokens.end).then(|| x.token(next));
+                chunk.tile::<L, SCALES>(token, next, &mut integers, out);
+                token = next.unwrap_or(token);
+                chunk.ahead = None;
             }
         }
         drop(tiles);
@@ -174,69 +177,104 @@ where
     }
 }
 
-/// Adds what a chunk of blocks contributes to the products of a tile of at most `ROWS` tokens, `x` being the first of
-/// them. Tokens that are not there are computed from whatever lies behind the others, and left out.
-///
-/// # Safety
-/// The scratch holds the chunk, the tokens have it; tiles are configured for `SCALES`; the CPU has AVX-512.
-#[inline(always)]
-unsafe fn tile<L: Layout, const SCALES: usize, const ROWS: usize>(
-    scratch: &Scratch,
-    chunk: Range<usize>,
-    x: Token,
-    out: &mut [[f32; PANEL]],
-) {
-    let (values, parts) = (BLOCK / SCALES, chunk.len() * SCALES);
-    let mut integers = [const { Integers([[0; PANEL]; TILE]) }; PRODUCTS];
-    let mut sums = [[0.0; PANEL]; ROWS];
-    if chunk.start > 0 {
-        sums[..out.len()].copy_from_slice(out);
-    }
-    // SAFETY: as this function asks; activations have room for a whole tile behind the last row.
-    unsafe {
-        let mut sum = [_mm512_setzero_ps(); ROWS];
-        for t in 0..ROWS {
-            sum[t] = _mm512_loadu_ps(sums[t].as_ptr());
+/// Unpacked blocks of a panel.
+struct Chunk<'a> {
+    scratch: &'a Scratch,
+    blocks: Range<usize>,
+    /// What is asked for on the way through the first tile of tokens, as many bytes as the chunk has.
+    ahead: Option<*const u8>,
+    /// Parts multiplied so far: the registers take turns.
+    turn: usize,
+}
+
+impl Chunk<'_> {
+    /// Multiplies numbers of part `part`, a block or half of one, with a tile of tokens from `x` on.
+    ///
+    /// # Safety
+    /// The tokens have the part; tiles are configured for `SCALES`.
+    #[inline(always)]
+    unsafe fn start<const SCALES: usize>(&self, part: usize, x: Token) {
+        let values = BLOCK / SCALES;
+        // SAFETY: as this function asks.
+        unsafe {
+            let x = x.q(self.blocks.start + part / SCALES).add(part % SCALES * values);
+            multiply((self.turn + part) % 2, x, self.scratch.q.as_ptr().add(part * values * PANEL));
         }
-        let start = |part: usize, integers: &mut [Integers; PRODUCTS]| {
-            let x = x.q(chunk.start + part / SCALES).add(part % SCALES * values);
-            multiply(part, x, scratch.q.as_ptr().add(part * values * PANEL), integers);
-        };
-        start(0, &mut integers);
-        for part in 0..parts {
-            // Floats of one part are added while the integers of the next are.
-            if part + 1 < parts {
-                start(part + 1, &mut integers);
+    }
+
+    /// Adds what the chunk contributes to the products of a tile of tokens from `x` on, whose first part is started; ends
+    /// with the first of `next` started. Tokens that are not there are computed from whatever lies behind the others, and
+    /// left out.
+    ///
+    /// # Safety
+    /// The scratch holds the chunk, the tokens have it; tiles are configured for `SCALES`; the CPU has AVX-512.
+    #[inline(always)]
+    unsafe fn tile<L: Layout, const SCALES: usize>(
+        &mut self,
+        x: Token,
+        next: Option<Token>,
+        integers: &mut [Integers; 2],
+        out: &mut [[f32; PANEL]],
+    ) {
+        let (scratch, parts) = (self.scratch, self.blocks.len() * SCALES);
+        // SAFETY: as this function asks; activations have room for a whole tile behind the last row.
+        unsafe {
+            let mut sums = [_mm512_setzero_ps(); TILE];
+            if self.blocks.start > 0 {
+                for t in 0..TILE {
+                    if t < out.len() {
+                        sums[t] = _mm512_loadu_ps(out[t].as_ptr());
+                    }
+                }
             }
-            let (b, s) = (chunk.start + part / SCALES, part % SCALES);
-            let integers = &integers[part % PRODUCTS].0;
-            let scale = _mm512_loadu_ps(scratch.scale.as_ptr().add(part * PANEL));
-            let side = _mm512_loadu_ps(scratch.side.as_ptr().add(part * PANEL));
-            for t in 0..ROWS {
-                let x_scale = _mm512_set1_ps(*x.scale(b).add(t));
-                let product = _mm512_cvtepi32_ps(_mm512_loadu_si512(integers[t].as_ptr().cast()));
-                sum[t] = _mm512_fmadd_ps(_mm512_mul_ps(scale, x_scale), product, sum[t]);
-                if L::SHAPE.has_sides() {
-                    let x_side = if SCALES == 1 { *x.side(b).add(t) } else { (*x.half_sides(b).add(t))[s] };
-                    sum[t] = _mm512_fmadd_ps(side, _mm512_set1_ps(x_side), sum[t]);
+            for part in 0..parts {
+                if let Some(ahead) = self.ahead {
+                    let bytes = L::SHAPE.stored() / (L::SHAPE.blocks * SCALES);
+                    for line in 0..bytes.div_ceil(LINE) {
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(part * bytes + line * LINE).cast());
+                    }
+                }
+                // Floats of one part are added while integers of the next are.
+                if part + 1 < parts {
+                    self.start::<SCALES>(part + 1, x);
+                } else if let Some(next) = next {
+                    self.turn += parts;
+                    self.start::<SCALES>(0, next);
+                    self.turn -= parts;
+                }
+                let turn = (self.turn + part) % 2;
+                let integers = &mut integers[turn];
+                store(turn, integers);
+                let (b, s) = (self.blocks.start + part / SCALES, part % SCALES);
+                let scale = _mm512_loadu_ps(scratch.scale.as_ptr().add(part * PANEL));
+                let side = _mm512_loadu_ps(scratch.side.as_ptr().add(part * PANEL));
+                for t in 0..TILE {
+                    let x_scale = _mm512_set1_ps(*x.scale(b).add(t));
+                    let product = _mm512_cvtepi32_ps(_mm512_loadu_si512(integers.0[t].as_ptr().cast()));
+                    sums[t] = _mm512_fmadd_ps(_mm512_mul_ps(scale, x_scale), product, sums[t]);
+                    if L::SHAPE.has_sides() {
+                        let x_side = if SCALES == 1 { *x.side(b).add(t) } else { (*x.half_sides(b).add(t))[s] };
+                        sums[t] = _mm512_fmadd_ps(side, _mm512_set1_ps(x_side), sums[t]);
+                    }
+                }
+            }
+            self.turn += parts;
+            for t in 0..TILE {
+                if t < out.len() {
+                    _mm512_storeu_ps(out[t].as_mut_ptr(), sums[t]);
                 }
             }
         }
-        for t in 0..ROWS {
-            _mm512_storeu_ps(sums[t].as_mut_ptr(), sum[t]);
-        }
     }
-    out.copy_from_slice(&sums[..out.len()]);
 }
 
 /// Products of a tile's activations (blocks of [`BLOCK`] values one after the other) with weights (four values of each
-/// row, then the next four), to place `i` modulo their number. Of a short tile the rest is what lies behind it.
+/// row, then the next four), in register `i` of two. Of a short tile the rest is what lies behind it.
 ///
 /// # Safety
 /// Tiles are configured, and the pointers reach as far as the configuration says.
 #[inline(always)]
-unsafe fn multiply(i: usize, x: *const i8, w: *const u8, to: &mut [Integers; PRODUCTS]) {
-    let i = i % PRODUCTS;
+unsafe fn multiply(i: usize, x: *const i8, w: *const u8) {
     macro_rules! instructions {
         ($products:literal, $x:literal, $w:literal) => {
             // SAFETY: as this function asks.
@@ -244,23 +282,39 @@ unsafe fn multiply(i: usize, x: *const i8, w: *const u8, to: &mut [Integers; PRO
                 asm!(
                     concat!("tilezero ", $products),
                     concat!("tileloadd ", $x, ", [{x} + {x_step}]"),
-                    concat!("tileloadd ", $w, ", [{w} + {step}]"),
+                    concat!("tileloadd ", $w, ", [{w} + {w_step}]"),
                     concat!("tdpbssd ", $products, ", ", $x, ", ", $w),
-                    concat!("tilestored [{to} + {step}], ", $products),
                     x = in(reg) x,
                     x_step = in(reg) BLOCK,
                     w = in(reg) w,
-                    step = in(reg) 4 * PANEL,
-                    to = in(reg) &raw mut to[i],
+                    w_step = in(reg) GROUP * PANEL,
+                    options(nostack, readonly, preserves_flags),
+                )
+            }
+        };
+    }
+    if i == 0 { instructions!("tmm0", "tmm4", "tmm6") } else { instructions!("tmm1", "tmm5", "tmm7") }
+}
+
+/// Stores the products of register `i` of two. This comes after the loads for the next ones: a load that follows a
+/// store at the same place of another page waits for it.
+///
+/// # Safety
+/// Tiles are configured.
+#[inline(always)]
+unsafe fn store(i: usize, to: &mut Integers) {
+    macro_rules! instruction {
+        ($products:literal) => {
+            // SAFETY: as this function asks; a tile has as many rows and bytes as `to`, or fewer.
+            unsafe {
+                asm!(
+                    concat!("tilestored [{to} + {step}], ", $products),
+                    to = in(reg) &raw mut *to,
+                    step = in(reg) size_of::<[i32; PANEL]>(),
                     options(nostack, preserves_flags),
                 )
             }
         };
     }
-    match i {
-        0 => instructions!("tmm0", "tmm4", "tmm6"),
-        1 => instructions!("tmm1", "tmm5", "tmm7"),
-        2 => instructions!("tmm2", "tmm4", "tmm6"),
-        _ => instructions!("tmm3", "tmm5", "tmm7"),
-    }
+    if i == 0 { instruction!("tmm0") } else { instruction!("tmm1") }
 }

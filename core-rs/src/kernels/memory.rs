@@ -72,9 +72,76 @@ impl std::fmt::Debug for Memory {
     }
 }
 
+/// Numbers of which all bits are values.
+pub(super) trait Plain: Copy {}
+impl Plain for u8 {}
+impl Plain for i8 {}
+impl Plain for i32 {}
+impl Plain for f32 {}
+impl<T: Plain, const N: usize> Plain for [T; N] {}
+
+/// Numbers that begin on a cache line, so that vectors do not lie across two; as many as were ever asked for.
+pub(super) struct Lines<T> {
+    lines: Vec<Line>,
+    of: std::marker::PhantomData<T>,
+}
+
+impl<T: Plain> Lines<T> {
+    /// Makes them at least `len`; new ones are zeros.
+    pub(super) fn grow(&mut self, len: usize) {
+        const { assert!(LINE.is_multiple_of(size_of::<T>())) };
+        let lines = len.div_ceil(LINE / size_of::<T>());
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line([0; LINE]));
+        }
+    }
+}
+
+impl<T> Default for Lines<T> {
+    fn default() -> Self {
+        Self { lines: Vec::new(), of: std::marker::PhantomData }
+    }
+}
+
+impl<T: Plain> std::ops::Deref for Lines<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        let len = self.lines.len() * (LINE / size_of::<T>());
+        // SAFETY: lines are whole numbers, of which all bits are values.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), len) }
+    }
+}
+
+impl<T: Plain> std::ops::DerefMut for Lines<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        let len = self.lines.len() * (LINE / size_of::<T>());
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), len) }
+    }
+}
+
+impl<T> std::fmt::Debug for Lines<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} lines", self.lines.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_begin_on_a_line_and_stay_as_they_grow() {
+        let mut numbers = Lines::<[f32; 2]>::default();
+        assert!(numbers.is_empty());
+        for len in [1, 8, 9, 1000, 3] {
+            numbers.grow(len);
+            assert!(numbers.len() >= len && numbers.as_ptr().addr().is_multiple_of(LINE));
+            numbers[0] = [1.0, 2.0];
+            assert_eq!((numbers[0], numbers[numbers.len() - 1]), ([1.0, 2.0], [0.0; 2]));
+        }
+    }
 
     #[test]
     fn memory_is_zero_aligned_and_as_long_as_asked() {

@@ -14,6 +14,7 @@ use std::ops::Range;
 use super::activations::{Activations, Token};
 use super::blocks::{BLOCK, Format};
 use super::layout::{self, GROUP, GROUPS, Layout, PANEL};
+use super::memory::Lines;
 use super::simd::Simd;
 
 /// For no more tokens than these, unpacking a panel beforehand does not pay.
@@ -31,21 +32,18 @@ pub(super) struct PanelRef<'a> {
 /// by a thread from one product to the next.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    pub(super) q: Vec<u8>,
-    pub(super) scale: Vec<f32>,
-    pub(super) side: Vec<f32>,
+    pub(super) q: Lines<u8>,
+    pub(super) scale: Lines<f32>,
+    pub(super) side: Lines<f32>,
 }
 
 impl Scratch {
     /// Makes room for so many blocks of a panel with `scales` scales each. Memory is kept.
     #[inline(always)]
     pub(super) fn make_room(&mut self, blocks: usize, scales: usize) {
-        let (numbers, scales) = (blocks * BLOCK * PANEL, blocks * scales * PANEL);
-        if self.q.len() < numbers || self.scale.len() < scales {
-            self.q.resize(numbers, 0);
-            self.scale.resize(scales, 0.0);
-            self.side.resize(scales, 0.0);
-        }
+        self.q.grow(blocks * BLOCK * PANEL);
+        self.scale.grow(blocks * scales * PANEL);
+        self.side.grow(blocks * scales * PANEL);
     }
 }
 
@@ -83,13 +81,12 @@ impl<S: Simd, L: Layout> Weights<S> for Packed<L> {
     /// Memory is read once, in order; the processor's own look ahead ends at a page.
     #[inline(always)]
     unsafe fn prefetch(self, b: usize) {
-        const AHEAD: usize = 2048;
-        if b.is_multiple_of(L::SHAPE.blocks) {
-            let from = self.0.wrapping_add(b / L::SHAPE.blocks * L::SHAPE.stored() + AHEAD);
-            for line in 0..L::SHAPE.stored() / 64 {
-                // SAFETY: an address to be asked for may lie anywhere.
-                unsafe { S::prefetch(from.wrapping_add(line * 64)) };
-            }
+        const AHEAD: usize = 4096;
+        let bytes = L::SHAPE.stored() / L::SHAPE.blocks;
+        let from = self.0.wrapping_add(b * bytes + AHEAD);
+        for line in 0..bytes.div_ceil(64) {
+            // SAFETY: an address to be asked for may lie anywhere.
+            unsafe { S::prefetch(from.wrapping_add(line * 64)) };
         }
     }
 }
@@ -145,6 +142,7 @@ pub(super) unsafe fn product<S: Simd, L: Layout, const SCALES: usize, const FEW:
             [_, _] => tile::<S, L, _, FEW, 2>(packed, blocks, x, first, out),
             [_, _, _] => tile::<S, L, _, 1, 3>(packed, blocks, x, first, out),
             _ if out.len() <= FEW_TOKENS => tile::<S, L, _, 1, 4>(packed, blocks, x, first, out),
+            _ if out.len() <= MANY => tile::<S, L, _, 1, MANY>(packed, blocks, x, first, out),
             _ => {
                 unpack::<S, L>(panel.bytes.as_ptr(), blocks, scratch);
                 let (q, scale, side) = (scratch.q.as_ptr(), scratch.scale.as_ptr(), scratch.side.as_ptr());
@@ -217,13 +215,13 @@ unsafe fn tile<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
 ) {
     let mut tokens = [x.token(first); T];
     for t in 1..T {
-        tokens[t] = x.token(first + t);
+        tokens[t] = x.token(first + t.min(out.len() - 1));
     }
     let mut row = 0;
     while row < PANEL {
         // SAFETY: as this function asks; `row + V * S::LANES <= PANEL`, which `V` vectors divide.
         let sums = unsafe { rows::<S, L, W, V, T>(w, blocks, &tokens, row) };
-        for t in 0..T {
+        for t in 0..T.min(out.len()) {
             for v in 0..V {
                 // SAFETY: the lanes are inside the row of `PANEL` floats.
                 unsafe { S::store(out[t].as_mut_ptr().add(row + v * S::LANES), sums[t][v]) };

@@ -131,7 +131,7 @@ macro_rules! common_256 {
 
         #[inline(always)]
         unsafe fn prefetch(at: *const u8) {
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         }
     };
 }
@@ -262,7 +262,7 @@ macro_rules! common_512 {
 
         #[inline(always)]
         unsafe fn prefetch(at: *const u8) {
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         }
     };
 }
