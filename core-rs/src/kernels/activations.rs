@@ -166,7 +166,7 @@ impl Activations {
         self.reshape(values.len() / k, k);
         let tokens = self.tokens();
         // SAFETY: one row at a time.
-        values.chunks_exact(k).enumerate().for_each(|(i, row)| quantize(row, unsafe { tokens.token_mut(i) }));
+        values.chunks_exact(k).enumerate().for_each(|(i, row)| quantize_plain(row, unsafe { tokens.token_mut(i) }));
     }
 }
 
@@ -230,14 +230,56 @@ impl TokenMut<'_> {
     }
 }
 
+/// What quantising asks of an instruction set. All give the same numbers.
+///
+/// # Safety
+/// All functions ask that the CPU has the instructions.
+pub(super) trait Rounding {
+    /// The bits of the largest magnitude.
+    unsafe fn largest(x: &[f32; BLOCK]) -> u32;
+    /// The nearest integers of `x * factor`, ties to even, and the sums of both halves. Of what is not a number, anything.
+    unsafe fn round(x: &[f32; BLOCK], factor: f32, q: &mut [i8; BLOCK]) -> [i32; 2];
+}
+
+/// Any CPU.
+pub(super) struct Plain;
+
+#[allow(clippy::undocumented_unsafe_blocks)] // There are none: any CPU will do.
+impl Rounding for Plain {
+    #[inline(always)]
+    unsafe fn largest(x: &[f32; BLOCK]) -> u32 {
+        x.iter().fold(0, |max, v| max.max(v.to_bits() & F32_MAGNITUDE))
+    }
+
+    #[inline(always)]
+    unsafe fn round(x: &[f32; BLOCK], factor: f32, q: &mut [i8; BLOCK]) -> [i32; 2] {
+        let mut sums = [0; 2];
+        for i in 0..BLOCK {
+            q[i] = (x[i] * factor + ROUND).to_bits() as i8;
+            sums[i / (BLOCK / 2)] += i32::from(q[i]);
+        }
+        sums
+    }
+}
+
 /// Quantises one row. Inlined into each instruction set's own form.
 ///
 /// A block holding a NaN or an infinity becomes NaN as a whole: it must not turn into a plausible number.
+///
+/// # Safety
+/// The CPU has the instructions of `R`.
 #[inline(always)]
-pub(super) fn quantize(values: &[f32], mut to: TokenMut<'_>) {
+pub(super) unsafe fn quantize<R: Rounding>(values: &[f32], mut to: TokenMut<'_>) {
     for (b, x) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
         let block = to.block(b);
-        let (scale, sums) = quantize_block(x, block.q);
+        // SAFETY: as this function asks.
+        let bits = unsafe { R::largest(x) };
+        let top = if bits < F32_INFINITE { f32::from_bits(bits) } else { f32::NAN };
+        let scale = top / MAX_ACTIVATION;
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        // SAFETY: as this function asks.
+        let sums = unsafe { R::round(x, inverse, block.q) };
+        let scale = to_eleven_bits(scale);
         *block.scale = scale;
         *block.side = scale * (sums[0] + sums[1]) as f32;
         *block.half_sides = [scale * sums[0] as f32, scale * sums[1] as f32];
@@ -246,19 +288,10 @@ pub(super) fn quantize(values: &[f32], mut to: TokenMut<'_>) {
     }
 }
 
-/// The scale of a block, and the sums of its halves' numbers.
-#[inline(always)]
-fn quantize_block(x: &[f32; BLOCK], q: &mut [i8; BLOCK]) -> (f32, [i32; 2]) {
-    let bits = x.iter().fold(0, |max, v| max.max(v.to_bits() & F32_MAGNITUDE));
-    let top = if bits < F32_INFINITE { f32::from_bits(bits) } else { f32::NAN };
-    let scale = top / MAX_ACTIVATION;
-    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    let mut sums = [0; 2];
-    for i in 0..BLOCK {
-        q[i] = round_to_i8(x[i] * inverse);
-        sums[i / (BLOCK / 2)] += i32::from(q[i]);
-    }
-    (to_eleven_bits(scale), sums)
+/// [`quantize`] for any CPU.
+pub(super) fn quantize_plain(values: &[f32], to: TokenMut<'_>) {
+    // SAFETY: any CPU will do.
+    unsafe { quantize::<Plain>(values, to) }
 }
 
 /// The nearest number of eleven bits, ties to even: what an f16 keeps, over f32's range. ggml stores scales of activations
@@ -270,17 +303,12 @@ fn to_eleven_bits(v: f32) -> f32 {
 }
 
 /// Bits of an f32 without its sign; their order as integers is the order of magnitudes.
-const F32_MAGNITUDE: u32 = 0x7fff_ffff;
+pub(super) const F32_MAGNITUDE: u32 = 0x7fff_ffff;
 /// From here on, magnitude bits mean infinity or NaN.
 const F32_INFINITE: u32 = 0x7f80_0000;
 /// Adding 1.5 * 2^23 leaves a small float's nearest integer (ties to even) in the low bits: no library call, no
 /// rounding instruction, and the same on every machine.
-const ROUND: f32 = 12_582_912.0;
-
-#[inline(always)]
-fn round_to_i8(v: f32) -> i8 {
-    (v + ROUND).to_bits() as i8
-}
+pub(super) const ROUND: f32 = 12_582_912.0;
 
 #[cfg(test)]
 mod tests {

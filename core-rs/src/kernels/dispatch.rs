@@ -32,8 +32,8 @@ pub(super) struct Kernels {
     pub(super) floats: fn(&Piece<'_>, &mut [f32], &mut [[f32; floats::PANEL_ROWS]]),
     /// Some queries' look at a page.
     pub(super) attend: fn(&PageJob<'_>, &mut PageScratch, &mut Gathered<'_>),
-    /// `silu(gate) * up`.
-    pub(super) swiglu: fn(&[f32], &[f32], &mut [f32]),
+    /// `silu(gate) * up`, in the place of the former.
+    pub(super) swiglu: fn(&mut [f32], &[f32]),
 }
 
 /// A [`Kernels::product`] of a room, `product` or `amx`: for each format a function of its own that has the features, if

@@ -160,9 +160,8 @@ pub(crate) fn multiply_gated(gate: &Weight, up: &Weight, input: &mut Input, out:
             let (mut gates, mut ups) = (std::mem::take(&mut scratch.products), std::mem::take(&mut scratch.more));
             panel_products(gate, panel, input, tokens.clone(), scratch, &mut gates);
             panel_products(up, panel, input, tokens.clone(), scratch, &mut ups);
-            for (token, (gates, ups)) in tokens.zip(gates.iter().zip(&ups)) {
-                let mut both = [0.0; PANEL];
-                (gate.isa().kernels().swiglu)(gates, ups, &mut both);
+            (gate.isa().kernels().swiglu)(gates.as_flattened_mut(), ups.as_flattened());
+            for (token, both) in tokens.zip(&gates) {
                 // SAFETY: columns `rows` belong to this panel, and each panel to one piece.
                 let columns = unsafe { out.slice(token * n + rows.start..token * n + rows.end) };
                 columns.copy_from_slice(&both[..columns.len()]);

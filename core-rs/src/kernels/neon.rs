@@ -24,12 +24,12 @@ macro_rules! table {
         static $table: Kernels = Kernels {
             name: $name,
             pack: layout::pack,
-            quantize: activations::quantize,
+            quantize: activations::quantize_plain,
             product: products!(product, $isa, 2, 4 $(, $feature)?),
             floats: scalar::floats,
             // SAFETY: NEON is part of every aarch64 target.
             attend: |job, scratch, gathered| unsafe { attend::attend::<Neon, 8>(job, scratch, gathered) },
-            swiglu: |gate, up, out| vector::swiglu(gate, up, out),
+            swiglu: vector::swiglu,
         };
     };
 }

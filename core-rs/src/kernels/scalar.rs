@@ -10,12 +10,12 @@ pub(super) static KERNELS: Kernels = Kernels {
     #[cfg(target_arch = "x86_64")]
     avx2: false,
     pack: layout::pack,
-    quantize: activations::quantize,
+    quantize: activations::quantize_plain,
     product: products!(product, Portable, 2, 2),
     floats,
     // SAFETY: any CPU will do.
     attend: |job, scratch, gathered| unsafe { attend::attend::<Portable, 4>(job, scratch, gathered) },
-    swiglu: |gate, up, out| vector::swiglu(gate, up, out),
+    swiglu: vector::swiglu,
 };
 
 /// Products of a piece for each token. WebAssembly's too: the compiler makes vectors of these loops.

@@ -14,12 +14,12 @@ use super::{activations, attend, layout, scalar, vector};
 pub(super) static KERNELS: Kernels = Kernels {
     name: "simd128",
     pack: layout::pack,
-    quantize: activations::quantize,
+    quantize: activations::quantize_plain,
     product: products!(product, Simd128, 2, 4),
     floats: scalar::floats,
     // SAFETY: the module is built with these instructions.
     attend: |job, scratch, gathered| unsafe { attend::attend::<Simd128, 8>(job, scratch, gathered) },
-    swiglu: |gate, up, out| vector::swiglu(gate, up, out),
+    swiglu: vector::swiglu,
 };
 
 #[derive(Clone, Copy)]

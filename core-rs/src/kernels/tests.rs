@@ -178,6 +178,16 @@ proptest! {
     }
 
     #[test]
+    fn activations_are_rounded_alike_everywhere(x in prop::collection::vec(activation(true), 3 * 64)) {
+        let truth = quantised(*available().last().unwrap(), &x, 64);
+        for isa in available() {
+            for (ours, truth) in quantised(isa, &x, 64).iter().zip(&truth) {
+                prop_assert!(ours.to_bits() == truth.to_bits() || truth.is_nan(), "{isa}: {ours}, {truth}");
+            }
+        }
+    }
+
+    #[test]
     fn rows_read_back_are_what_was_stored(case in case()) {
         let weight = Weight::of(active(), Element::Blocks(case.format), &[case.n, case.k], &case.bytes).unwrap();
         for (ours, truth) in weight.values().into_iter().zip(case.values()) {

@@ -22,11 +22,11 @@ pub(super) fn dot_tail(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// `out = gate / (1 + e^-gate) * up`.
+/// `gate = gate / (1 + e^-gate) * up`.
 #[inline(always)]
-pub(super) fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-        *out = gate / (1.0 + exp(-gate)) * up;
+pub(super) fn swiglu(gate: &mut [f32], up: &[f32]) {
+    for (gate, &up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + exp(-*gate)) * up;
     }
 }
 
@@ -79,8 +79,8 @@ mod tests {
     #[test]
     fn swiglu_holds_at_the_ends() {
         let gate = [0.0, 1.0, -1.0, 100.0, -100.0, f32::NAN];
-        let mut out = [0.0; 6];
-        swiglu(&gate, &[2.0; 6], &mut out);
+        let mut out = gate;
+        swiglu(&mut out, &[2.0; 6]);
         let sigmoid = 1.0 / (1.0 + (-1.0_f32).exp());
         let expected = [0.0, 2.0 * sigmoid, -2.0 * (1.0 - sigmoid), 200.0, 0.0];
         for (out, expected) in out.iter().zip(expected) {

@@ -9,10 +9,10 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::activations::{self, TokenMut};
+use super::activations::{self, F32_MAGNITUDE, ROUND, Rounding, TokenMut};
 use super::amx;
 use super::attend::{self, Gathered, PageJob, PageScratch};
-use super::blocks::StoredRows;
+use super::blocks::{BLOCK, StoredRows};
 use super::dispatch::{Kernels, products};
 use super::floats::{self, Floats, Piece, Stored};
 use super::layout;
@@ -58,7 +58,7 @@ macro_rules! table {
                 // SAFETY: as above.
                 attend: |job, scratch, gathered| unsafe { look(job, scratch, gathered) },
                 // SAFETY: as above.
-                swiglu: |gate, up, out| unsafe { swiglu(gate, up, out) },
+                swiglu: |gate, up| unsafe { swiglu(gate, up) },
             }
         };
     };
@@ -79,12 +79,57 @@ fn pack(stored: StoredRows<'_>, panel: &mut [u8]) {
 
 #[target_feature(enable = "avx2")]
 fn quantize(values: &[f32], to: TokenMut<'_>) {
-    activations::quantize(values, to);
+    // SAFETY: this function's features are those of the instructions.
+    unsafe { activations::quantize::<Avx2Rounding>(values, to) };
+}
+
+/// [`Rounding`] by AVX2.
+struct Avx2Rounding;
+
+// SAFETY of the bodies: the trait asks for the features; loads and stores are inside the arrays.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Rounding for Avx2Rounding {
+    #[inline(always)]
+    unsafe fn largest(x: &[f32; BLOCK]) -> u32 {
+        unsafe {
+            let magnitude = _mm256_set1_epi32(F32_MAGNITUDE as i32);
+            let mut top = _mm256_setzero_si256();
+            for x in x.as_chunks::<LANES>().0 {
+                top = _mm256_max_epi32(top, _mm256_and_si256(_mm256_loadu_si256(x.as_ptr().cast()), magnitude));
+            }
+            let top = _mm_max_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256::<1>(top));
+            let top = _mm_max_epi32(top, _mm_shuffle_epi32::<0b01_00_11_10>(top));
+            let top = _mm_max_epi32(top, _mm_shuffle_epi32::<0b10_11_00_01>(top));
+            _mm_cvtsi128_si32(top) as u32
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn round(x: &[f32; BLOCK], factor: f32, q: &mut [i8; BLOCK]) -> [i32; 2] {
+        unsafe {
+            let (factor, round) = (_mm256_set1_ps(factor), _mm256_set1_ps(ROUND));
+            let mut ints = [_mm256_setzero_si256(); BLOCK / LANES];
+            for (int, x) in ints.iter_mut().zip(x.as_chunks::<LANES>().0) {
+                let rounded = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(x.as_ptr()), factor), round);
+                *int = _mm256_sub_epi32(_mm256_castps_si256(rounded), _mm256_castps_si256(round));
+            }
+            // Packing goes lane by lane: groups of four bytes come out in the order 0, 2, 4, 6, 1, 3, 5, 7.
+            let words = [_mm256_packs_epi32(ints[0], ints[1]), _mm256_packs_epi32(ints[2], ints[3])];
+            let bytes = _mm256_packs_epi16(words[0], words[1]);
+            let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            _mm256_storeu_si256(q.as_mut_ptr().cast(), bytes);
+            let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+            let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+            let eights = _mm256_hadd_epi32(fours, fours);
+            let halves = _mm256_hadd_epi32(eights, eights);
+            [_mm256_extract_epi32::<0>(halves), _mm256_extract_epi32::<4>(halves)]
+        }
+    }
 }
 
 #[target_feature(enable = "avx2")]
-fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    vector::swiglu(gate, up, out);
+fn swiglu(gate: &mut [f32], up: &[f32]) {
+    vector::swiglu(gate, up);
 }
 
 /// Products of a piece for each token. The order of additions is the same for any number of tokens.
