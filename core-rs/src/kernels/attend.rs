@@ -24,7 +24,7 @@ pub(crate) const PAGE: usize = 32;
 /// Pages of a chunk.
 pub(crate) const CHUNK_PAGES: usize = 8;
 /// Queries that attend together at most: what is read of a page serves them all.
-pub(crate) const QUERIES: usize = 8;
+pub(crate) const QUERIES: usize = 16;
 /// From this many queries on, a page is widened to f32 once for all of them.
 const WIDEN_FROM: usize = 3;
 /// Largest magnitude of an 8-bit element.
@@ -251,12 +251,13 @@ struct Parts<K> {
     value_scales: *const u8,
 }
 
-/// Lets queries attend to a page, and adds what they get to what they have. `N` vectors are [`PAGE`] lanes.
+/// Lets queries attend to a page, and adds what they get to what they have. `N` vectors are [`PAGE`] lanes; `Q` queries
+/// that see the same tokens go together, so that sums do not wait for one another.
 ///
 /// # Safety
 /// The CPU has the instructions of `S`.
 #[inline(always)]
-pub(super) unsafe fn attend<S: Simd, const N: usize>(
+pub(super) unsafe fn attend<S: Simd, const N: usize, const Q: usize>(
     job: &PageJob<'_>,
     scratch: &mut PageScratch,
     gathered: &mut Gathered<'_>,
@@ -270,8 +271,8 @@ pub(super) unsafe fn attend<S: Simd, const N: usize>(
     // SAFETY: the parts are as long as the assertions say.
     unsafe {
         match job.kind {
-            CacheType::F32 => page::<S, f32, false, N>(job, plain(keys, values), gathered),
-            CacheType::F16 => with_width::<S, Half, false, N>(job, plain(keys, values), scratch, gathered),
+            CacheType::F32 => page::<S, f32, false, N, Q>(job, plain(keys, values), gathered),
+            CacheType::F16 => with_width::<S, Half, false, N, Q>(job, plain(keys, values), scratch, gathered),
             CacheType::Q8_0 => {
                 let scales = 2 * PAGE * (dim / BLOCK);
                 let parts = Parts::<i8> {
@@ -280,7 +281,7 @@ pub(super) unsafe fn attend<S: Simd, const N: usize>(
                     values: values[scales..].as_ptr().cast(),
                     value_scales: values.as_ptr(),
                 };
-                with_width::<S, i8, true, N>(job, parts, scratch, gathered);
+                with_width::<S, i8, true, N, Q>(job, parts, scratch, gathered);
             }
         }
     }
@@ -294,7 +295,7 @@ fn plain<K>(keys: &[u8], values: &[u8]) -> Parts<K> {
 }
 
 #[inline(always)]
-unsafe fn with_width<S: Simd, K: Element<S>, const SCALED: bool, const N: usize>(
+unsafe fn with_width<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const Q: usize>(
     job: &PageJob<'_>,
     parts: Parts<K>,
     scratch: &mut PageScratch,
@@ -303,7 +304,7 @@ unsafe fn with_width<S: Simd, K: Element<S>, const SCALED: bool, const N: usize>
     // SAFETY: as `attend`; a widened page has as many elements.
     unsafe {
         if job.seen.len() < WIDEN_FROM {
-            return page::<S, K, SCALED, N>(job, parts, gathered);
+            return page::<S, K, SCALED, N, 1>(job, parts, gathered);
         }
         let len = PAGE * job.dim;
         scratch.keys.resize(len, 0.0);
@@ -314,67 +315,100 @@ unsafe fn with_width<S: Simd, K: Element<S>, const SCALED: bool, const N: usize>
         }
         let Parts { key_scales, value_scales, .. } = parts;
         let (keys, values) = (scratch.keys.as_ptr(), scratch.values.as_ptr());
-        page::<S, f32, SCALED, N>(job, Parts { keys, key_scales, values, value_scales }, gathered);
+        page::<S, f32, SCALED, N, Q>(job, Parts { keys, key_scales, values, value_scales }, gathered);
     }
 }
 
 #[inline(always)]
-unsafe fn page<S: Simd, K: Element<S>, const SCALED: bool, const N: usize>(
+unsafe fn page<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const Q: usize>(
     job: &PageJob<'_>,
     parts: Parts<K>,
     gathered: &mut Gathered<'_>,
 ) {
-    let (dim, scale) = (job.dim, 1.0 / (job.dim as f32).sqrt());
-    for (i, seen) in job.seen.iter().enumerate() {
-        if seen.is_empty() {
-            continue;
-        }
-        let mut weights = [0.0; PAGE];
-        let sums = &mut gathered.sums[i];
-        let values = &mut gathered.values[i * dim..][..dim];
-        // SAFETY: as `attend`; the query has `dim` values.
+    let (mut i, n) = (0, job.seen.len());
+    while i < n {
+        let alike = i + Q <= n && job.seen[i..i + Q].iter().all(|seen| *seen == job.seen[i]);
+        // SAFETY: as `attend`; there are as many queries from `i` on.
         unsafe {
-            scores::<S, K, SCALED, N>(&job.queries[i * dim..][..dim], parts, &mut weights);
-            let shrink = weigh(&mut weights, seen, scale, sums);
-            if shrink != 1.0 {
-                values.iter_mut().for_each(|v| *v *= shrink);
+            if alike {
+                some::<S, K, SCALED, N, Q>(job, parts, i, gathered);
+                i += Q;
+            } else {
+                some::<S, K, SCALED, N, 1>(job, parts, i, gathered);
+                i += 1;
             }
-            add_values::<S, K, SCALED, N>(&weights, seen, parts, values);
         }
     }
 }
 
-/// Products of a query with the keys of all tokens of the page, a lane for each.
+/// The look of `Q` queries from `first` on, which see the same tokens.
 #[inline(always)]
-unsafe fn scores<S: Simd, K: Element<S>, const SCALED: bool, const N: usize>(
-    query: &[f32],
+unsafe fn some<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const Q: usize>(
+    job: &PageJob<'_>,
     parts: Parts<K>,
-    out: &mut [f32; PAGE],
+    first: usize,
+    gathered: &mut Gathered<'_>,
 ) {
-    // SAFETY: keys are `[dim][PAGE]`, scales `[dim / BLOCK][PAGE]`.
+    let (dim, scale, seen) = (job.dim, 1.0 / (job.dim as f32).sqrt(), &job.seen[first]);
+    if seen.is_empty() {
+        return;
+    }
+    let mut weights = [[0.0; PAGE]; Q];
+    let values = &mut gathered.values[first * dim..][..Q * dim];
+    // SAFETY: as `attend`; each query has `dim` values.
     unsafe {
-        let mut total = [S::splat(0.0); N];
-        let step = if SCALED { BLOCK } else { query.len() };
-        for (b, query) in query.chunks(step.max(1)).enumerate() {
-            let keys = parts.keys.add(b * step * PAGE);
-            let mut sums = [S::splat(0.0); N];
-            for d in 0..query.len() {
-                let q = S::splat(query[d]);
+        scores::<S, K, SCALED, N, Q>(&job.queries[first * dim..][..Q * dim], dim, parts, &mut weights);
+        for q in 0..Q {
+            let shrink = weigh(&mut weights[q], seen, scale, &mut gathered.sums[first + q]);
+            if shrink != 1.0 {
+                values[q * dim..][..dim].iter_mut().for_each(|v| *v *= shrink);
+            }
+        }
+        add_values::<S, K, SCALED, N, Q>(&weights, seen, dim, parts, values);
+    }
+}
+
+/// Products of queries with the keys of all tokens of the page, a lane for each token.
+#[inline(always)]
+unsafe fn scores<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const Q: usize>(
+    queries: &[f32],
+    dim: usize,
+    parts: Parts<K>,
+    out: &mut [[f32; PAGE]; Q],
+) {
+    // SAFETY: queries are `[Q][dim]`, keys `[dim][PAGE]`, scales `[dim / BLOCK][PAGE]`.
+    unsafe {
+        let mut total = [[S::splat(0.0); N]; Q];
+        let step = if SCALED { BLOCK } else { dim };
+        for from in (0..dim).step_by(step.max(1)) {
+            let mut sums = [[S::splat(0.0); N]; Q];
+            for d in from..from + step {
+                let mut x = [S::splat(0.0); Q];
+                for q in 0..Q {
+                    x[q] = S::splat(*queries.as_ptr().add(q * dim + d));
+                }
                 for v in 0..N {
-                    sums[v] = S::mul_add(q, K::load(keys.add(d * PAGE + v * S::LANES)), sums[v]);
+                    let key = K::load(parts.keys.add(d * PAGE + v * S::LANES));
+                    for q in 0..Q {
+                        sums[q][v] = S::mul_add(x[q], key, sums[q][v]);
+                    }
                 }
             }
             for v in 0..N {
-                total[v] = if SCALED {
-                    let scales = S::halves(parts.key_scales.add(2 * (b * PAGE + v * S::LANES)));
-                    S::mul_add(scales, sums[v], total[v])
-                } else {
-                    sums[v]
-                };
+                for q in 0..Q {
+                    total[q][v] = if SCALED {
+                        let scales = S::halves(parts.key_scales.add(2 * (from / BLOCK * PAGE + v * S::LANES)));
+                        S::mul_add(scales, sums[q][v], total[q][v])
+                    } else {
+                        sums[q][v]
+                    };
+                }
             }
         }
-        for v in 0..N {
-            S::store(out.as_mut_ptr().add(v * S::LANES), total[v]);
+        for q in 0..Q {
+            for v in 0..N {
+                S::store(out[q].as_mut_ptr().add(v * S::LANES), total[q][v]);
+            }
         }
     }
 }
@@ -382,18 +416,34 @@ unsafe fn scores<S: Simd, K: Element<S>, const SCALED: bool, const N: usize>(
 /// Makes scores weights relative to the largest score so far, and returns what older sums must be multiplied by.
 #[inline(always)]
 fn weigh(weights: &mut [f32; PAGE], seen: &Range<usize>, scale: f32, sums: &mut [f32; 2]) -> f32 {
-    let mut top = sums[0];
-    for i in 0..PAGE {
-        // A score that is not a number must not be lost: the maximum of the others would hide it.
-        let visible = i >= seen.start && i < seen.end;
-        weights[i] = if visible { weights[i] * scale } else { f32::NEG_INFINITY };
-        top = if weights[i] > top { weights[i] } else { top };
+    // What is not seen is written over on the way: a compiler finds no vectors in loops that ask for each token.
+    let hide = |weights: &mut [f32; PAGE], with: f32| {
+        weights[..seen.start].fill(with);
+        weights[seen.end..].fill(with);
+    };
+    for weight in weights.iter_mut() {
+        *weight *= scale;
     }
+    hide(weights, f32::NEG_INFINITY);
+    let mut tops = [sums[0]; LANES];
+    for weights in weights.as_chunks::<LANES>().0 {
+        for i in 0..LANES {
+            // A score that is not a number must not be lost: the maximum of the others hides it, its weight does not.
+            tops[i] = if weights[i] > tops[i] { weights[i] } else { tops[i] };
+        }
+    }
+    let top = tops.iter().fold(sums[0], |top, &v| if v > top { v } else { top });
+    for weights in weights.as_chunks_mut::<LANES>().0 {
+        for i in 0..LANES {
+            weights[i] = exp(weights[i] - top);
+        }
+    }
+    hide(weights, 0.0);
     let mut lanes = [0.0; LANES];
-    for i in 0..PAGE {
-        let visible = i >= seen.start && i < seen.end;
-        weights[i] = if visible { exp(weights[i] - top) } else { 0.0 };
-        lanes[i % LANES] += weights[i];
+    for weights in weights.as_chunks::<LANES>().0 {
+        for i in 0..LANES {
+            lanes[i] += weights[i];
+        }
     }
     let sum = sum_lanes(lanes);
     let shrink = if sums[0] == f32::NEG_INFINITY { 0.0 } else { exp(sums[0] - top) };
@@ -404,41 +454,50 @@ fn weigh(weights: &mut [f32; PAGE], seen: &Range<usize>, scale: f32, sums: &mut 
 
 /// Adds the values of the tokens that are seen, times their weights.
 #[inline(always)]
-unsafe fn add_values<S: Simd, K: Element<S>, const SCALED: bool, const N: usize>(
-    weights: &[f32; PAGE],
+unsafe fn add_values<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const Q: usize>(
+    weights: &[[f32; PAGE]; Q],
     seen: &Range<usize>,
+    dim: usize,
     parts: Parts<K>,
     out: &mut [f32],
 ) {
-    let dim = out.len();
     let whole = dim / BLOCK * BLOCK;
-    // SAFETY: values are `[PAGE][dim]`, scales `[dim / BLOCK][PAGE]`; `seen` is inside the page.
+    // SAFETY: values are `[PAGE][dim]`, scales `[dim / BLOCK][PAGE]`, `out` is `[Q][dim]`; `seen` is inside the page.
     unsafe {
         for at in (0..whole).step_by(BLOCK) {
-            let mut sums = [S::splat(0.0); N];
-            for v in 0..N {
-                sums[v] = S::floats(out.as_ptr().add(at + v * S::LANES));
-            }
-            for t in seen.start..seen.end {
-                let weight = if SCALED {
-                    let scale = parts.value_scales.add(2 * (at / BLOCK * PAGE + t)).cast::<Half>();
-                    weights[t] * <Half as Element<S>>::one(scale)
-                } else {
-                    weights[t]
-                };
-                let weight = S::splat(weight);
+            let mut sums = [[S::splat(0.0); N]; Q];
+            for q in 0..Q {
                 for v in 0..N {
-                    let values = K::load(parts.values.add(t * dim + at + v * S::LANES));
-                    sums[v] = S::mul_add(weight, values, sums[v]);
+                    sums[q][v] = S::floats(out.as_ptr().add(q * dim + at + v * S::LANES));
                 }
             }
-            for v in 0..N {
-                S::store(out.as_mut_ptr().add(at + v * S::LANES), sums[v]);
+            for t in seen.start..seen.end {
+                let scale = if SCALED {
+                    let scale = parts.value_scales.add(2 * (at / BLOCK * PAGE + t)).cast::<Half>();
+                    <Half as Element<S>>::one(scale)
+                } else {
+                    1.0
+                };
+                let mut weight = [S::splat(0.0); Q];
+                for q in 0..Q {
+                    weight[q] = S::splat(weights[q][t] * scale);
+                }
+                for v in 0..N {
+                    let values = K::load(parts.values.add(t * dim + at + v * S::LANES));
+                    for q in 0..Q {
+                        sums[q][v] = S::mul_add(weight[q], values, sums[q][v]);
+                    }
+                }
+            }
+            for q in 0..Q {
+                for v in 0..N {
+                    S::store(out.as_mut_ptr().add(q * dim + at + v * S::LANES), sums[q][v]);
+                }
             }
         }
-        for d in whole..dim {
+        for (q, d) in (0..Q).flat_map(|q| (whole..dim).map(move |d| (q, d))) {
             for t in seen.start..seen.end {
-                out[d] += weights[t] * K::one(parts.values.add(t * dim + d));
+                out[q * dim + d] += weights[q][t] * K::one(parts.values.add(t * dim + d));
             }
         }
     }

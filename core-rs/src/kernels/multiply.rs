@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::activations::Activations;
+use super::activations::{Activations, TILE};
 use super::dispatch::Isa;
 use super::floats;
 use super::layout::PANEL;
@@ -59,9 +59,13 @@ impl Input {
         let Self { rows, k, values, quantised, .. } = self;
         quantised.reshape(*rows, *k);
         let tokens = quantised.tokens();
-        for_each_piece(*rows, 8 * *k, |i| {
-            // SAFETY: each row is one piece's alone.
-            (isa.kernels().quantize)(&values[i * *k..][..*k], unsafe { tokens.token_mut(i) });
+        // Rows of a tile share cache lines, so a thread takes all of them, if there are enough.
+        let together = if *rows > TILE { TILE } else { 1 };
+        for_each_piece(rows.div_ceil(together), 8 * together * *k, |i| {
+            for row in i * together..(*rows).min((i + 1) * together) {
+                // SAFETY: each row is one piece's alone.
+                (isa.kernels().quantize)(&values[row * *k..][..*k], unsafe { tokens.token_mut(row) });
+            }
         });
         self.is_quantised = true;
     }
@@ -135,13 +139,21 @@ fn one_panel(
         for (token, products) in tokens.zip(&products) {
             // SAFETY: columns `rows` belong to this panel, and each panel to one piece.
             let columns = unsafe { out.slice(token * n + rows.start..token * n + rows.end) };
-            if add {
-                columns.iter_mut().zip(products).for_each(|(column, product)| *column += product);
-            } else {
-                columns.copy_from_slice(&products[..columns.len()]);
-            }
+            put(columns, products, add);
         }
         scratch.products = products;
+    }
+}
+
+/// Writes products of a panel, or adds them, to the columns that there are: nearly always all, for which a known length
+/// saves a call.
+#[inline(always)]
+fn put(columns: &mut [f32], products: &[f32; PANEL], add: bool) {
+    match <&mut [f32; PANEL]>::try_from(&mut *columns) {
+        Ok(columns) if add => columns.iter_mut().zip(products).for_each(|(column, product)| *column += product),
+        Ok(columns) => *columns = *products,
+        Err(_) if add => columns.iter_mut().zip(products).for_each(|(column, product)| *column += product),
+        Err(_) => columns.copy_from_slice(&products[..columns.len()]),
     }
 }
 
@@ -164,7 +176,7 @@ pub(crate) fn multiply_gated(gate: &Weight, up: &Weight, input: &mut Input, out:
             for (token, both) in tokens.zip(&gates) {
                 // SAFETY: columns `rows` belong to this panel, and each panel to one piece.
                 let columns = unsafe { out.slice(token * n + rows.start..token * n + rows.end) };
-                columns.copy_from_slice(&both[..columns.len()]);
+                put(columns, both, false);
             }
             (scratch.products, scratch.more) = (gates, ups);
         }

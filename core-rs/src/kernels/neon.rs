@@ -28,7 +28,7 @@ macro_rules! table {
             product: products!(product, $isa, 2, 4 $(, $feature)?),
             floats: scalar::floats,
             // SAFETY: NEON is part of every aarch64 target.
-            attend: |job, scratch, gathered| unsafe { attend::attend::<Neon, 8>(job, scratch, gathered) },
+            attend: |job, scratch, gathered| unsafe { attend::attend::<Neon, 8, 2>(job, scratch, gathered) },
             swiglu: vector::swiglu,
         };
     };

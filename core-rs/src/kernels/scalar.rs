@@ -14,7 +14,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     product: products!(product, Portable, 2, 2),
     floats,
     // SAFETY: any CPU will do.
-    attend: |job, scratch, gathered| unsafe { attend::attend::<Portable, 4>(job, scratch, gathered) },
+    attend: |job, scratch, gathered| unsafe { attend::attend::<Portable, 4, 2>(job, scratch, gathered) },
     swiglu: vector::swiglu,
 };
 

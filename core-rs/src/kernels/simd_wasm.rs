@@ -18,7 +18,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     product: products!(product, Simd128, 2, 4),
     floats: scalar::floats,
     // SAFETY: the module is built with these instructions.
-    attend: |job, scratch, gathered| unsafe { attend::attend::<Simd128, 8>(job, scratch, gathered) },
+    attend: |job, scratch, gathered| unsafe { attend::attend::<Simd128, 8, 1>(job, scratch, gathered) },
     swiglu: vector::swiglu,
 };
 

@@ -35,15 +35,16 @@ pub(super) fn detect() -> impl Iterator<Item = &'static Kernels> {
     tables.into_iter().filter_map(|(able, table)| able.then_some(table))
 }
 
-/// A table for one instruction set: its name, registers, their number in a page, products, and features.
+/// A table for one instruction set: its name, the room of its products, registers, their number in a
+/// page, queries that look together, vectors of few tokens, number of many, and features.
 macro_rules! table {
-    ($table:ident, $name:literal, $room:ident, $isa:ty, $per_page:literal, $few:literal, $many:literal, $features:literal) => {
+    ($table:ident, $name:literal, $room:ident, $isa:ty, $per_page:literal, $together:literal, $few:literal, $many:literal, $features:literal) => {
         /// Private to this file, so that [`detect`] stays the only way in.
         static $table: Kernels = {
             #[target_feature(enable = $features)]
             fn look(job: &PageJob<'_>, scratch: &mut PageScratch, gathered: &mut Gathered<'_>) {
                 // SAFETY: the features of the registers are this function's.
-                unsafe { attend::attend::<$isa, $per_page>(job, scratch, gathered) }
+                unsafe { attend::attend::<$isa, $per_page, $together>(job, scratch, gathered) }
             }
             Kernels {
                 name: $name,
@@ -63,11 +64,11 @@ macro_rules! table {
         };
     };
 }
-table!(AVX2, "avx2", product, Avx2, 4, 2, 4, "avx2,fma,f16c");
-table!(AVX_VNNI, "avx-vnni", product, AvxVnni, 4, 2, 4, "avx2,fma,f16c,avxvnni");
-table!(AVX512, "avx512", product, Avx512, 2, 1, 8, "avx2,fma,f16c,avx512f,avx512bw");
-table!(AVX512_VNNI, "avx512-vnni", product, Avx512Vnni, 2, 1, 8, "avx2,fma,f16c,avx512f,avx512bw,avx512vnni");
-table!(AMX, "amx", amx, Avx512Vnni, 2, 1, 8, "avx2,fma,f16c,avx512f,avx512bw,avx512vnni");
+table!(AVX2, "avx2", product, Avx2, 4, 2, 2, 4, "avx2,fma,f16c");
+table!(AVX_VNNI, "avx-vnni", product, AvxVnni, 4, 2, 2, 4, "avx2,fma,f16c,avxvnni");
+table!(AVX512, "avx512", product, Avx512, 2, 4, 1, 8, "avx2,fma,f16c,avx512f,avx512bw");
+table!(AVX512_VNNI, "avx512-vnni", product, Avx512Vnni, 2, 4, 1, 8, "avx2,fma,f16c,avx512f,avx512bw,avx512vnni");
+table!(AMX, "amx", amx, Avx512Vnni, 2, 4, 1, 8, "avx2,fma,f16c,avx512f,avx512bw,avx512vnni");
 
 /// Tokens that floats are multiplied with at once. For no more than these, widening a panel beforehand would not pay.
 const FEW_TOKENS: usize = 3;
