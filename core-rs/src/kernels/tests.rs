@@ -254,7 +254,7 @@ fn attention_follows_the_formula_for_any_number_of_queries() {
             for (i, (key, value)) in keys.iter().zip(&values).enumerate() {
                 kind.write(&mut pages[i / PAGE], i % PAGE, key, value);
             }
-            let seen = |q: usize| (if q % 3 == 2 { 5 } else { 0 })..PAGE + 3 * q + 1;
+            let seen = |q: usize| (if q % 3 == 2 { 5 } else { 0 })..PAGE + q * (PAGE / QUERIES) + 1;
             let within = |all: Range<usize>, page: usize| {
                 let cut = |v: usize| v.saturating_sub(page * PAGE).min(PAGE);
                 cut(all.start)..cut(all.end)
@@ -280,7 +280,7 @@ fn attention_follows_the_formula_for_any_number_of_queries() {
                     assert_eq!(look(q..q + 1), ours, "{isa} {kind:?} {dim}: query {q} alone");
                 }
                 assert_eq!(
-                    [look(0..2), look(2..5), look(5..8)].concat(),
+                    [look(0..2), look(2..7), look(7..QUERIES)].concat(),
                     together,
                     "{isa} {kind:?} {dim}: in portions"
                 );
