@@ -29,7 +29,21 @@ if [ ! -e "$home/complete" ]; then
     }
     echo "making a Python in $home: $cost" >&2
     "${PYTHON:-python3}" -m venv --clear "$home" >&2
-    "$home/bin/python" -m pip install --disable-pip-version-check --quiet -r "$requirements" >&2
+    # GCC 12 loses the tile configuration of llama.cpp's AMX kernels, which then end in an illegal instruction. Clang builds
+    # them right: CC=clang CXX=clang++ scripts/oracle.sh. A wheel that was built otherwise must not come from pip's cache.
+    fresh=
+    if [ "$name" = oracle ] && grep -qs amx_tile /proc/cpuinfo; then
+        fresh=--no-cache-dir
+        case ${CC:-cc} in
+            *clang*) ;;
+            *)
+                echo "this CPU has AMX: llama.cpp is built without it; CC=clang CXX=clang++ builds it with it" >&2
+                export CFLAGS="${CFLAGS:-} -mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+                export CXXFLAGS="${CXXFLAGS:-} -mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+                ;;
+        esac
+    fi
+    "$home/bin/python" -m pip install --disable-pip-version-check --quiet $fresh -r "$requirements" >&2
     touch "$home/complete" # only a whole one is used again
 fi
 echo "$home/bin/python"

@@ -65,14 +65,14 @@ struct Configuration {
 
 /// Configured tile registers: 0 to 3 are products, taken in turns, since each has to be stored before it is used again;
 /// 4 and 5 are activations, 6 and 7 weights.
-struct Tiles;
+pub(super) struct Tiles;
 
 impl Tiles {
     /// For numbers that share `values` of a block.
     ///
     /// # Safety
     /// [`permitted`] holds.
-    unsafe fn configure(values: usize) -> Self {
+    pub(super) unsafe fn configure(values: usize) -> Self {
         let mut to = Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
         for i in 0..8 {
             let (rows, bytes) = match i {

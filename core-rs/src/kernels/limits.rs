@@ -30,6 +30,14 @@ pub struct Loops {
 /// The best first. What can be read per second hangs on the width of the loads as well.
 static ALL: &[Loops] = &[
     #[cfg(target_arch = "x86_64")]
+    x86::AMX,
+    #[cfg(target_arch = "x86_64")]
+    x86::AVX512_VNNI,
+    #[cfg(target_arch = "x86_64")]
+    x86::AVX_VNNI,
+    #[cfg(target_arch = "x86_64")]
+    x86::AVX512,
+    #[cfg(target_arch = "x86_64")]
     x86::AVX2,
     Loops { name: "portable", able: || true, read, multiply },
 ];
@@ -91,35 +99,99 @@ fn multiply(rounds: u64) -> u64 {
 mod x86 {
     use std::arch::x86_64::*;
 
+    use std::arch::asm;
+
+    use super::super::amx::{self, Tiles};
     use super::*;
 
-    pub(super) const AVX2: Loops = Loops {
-        name: "avx2",
-        able: || is_x86_feature_detected!("avx2"),
-        // SAFETY: `Loops::best` hands out this row only after finding avx2.
-        read: |words| unsafe { read_avx2(words) },
-        // SAFETY: as above.
-        multiply: |rounds| unsafe { multiply_avx2(rounds) },
-    };
+    /// The loops of an instruction set: its name, the question for it, its features, vectors and their product.
+    macro_rules! loops {
+        ($row:ident, $name:literal, $able:expr, $features:literal, $vector:ty, $splat:ident, $product:expr) => {
+            pub(super) const $row: Loops = {
+                #[target_feature(enable = $features)]
+                fn read_all(words: &[u64]) -> u64 {
+                    read(words)
+                }
 
-    #[target_feature(enable = "avx2")]
-    fn read_avx2(words: &[u64]) -> u64 {
-        read(words)
+                /// Products of unsigned by signed bytes, added to a sum: what the inner loop of a product of blocks cannot
+                /// do without.
+                #[target_feature(enable = $features)]
+                fn multiply_all(rounds: u64) -> u64 {
+                    let mut sums: [$vector; SUMS] = array::from_fn(|i| $splat(black_box(i as i8 + 1)));
+                    let factor = $splat(black_box(3));
+                    for _ in 0..rounds {
+                        for sum in &mut sums {
+                            *sum = $product(*sum, factor);
+                        }
+                    }
+                    black_box(sums);
+                    (SUMS * size_of::<$vector>()) as u64
+                }
+
+                Loops {
+                    name: $name,
+                    able: $able,
+                    // SAFETY: `Loops::best` hands out this row only after asking for its features.
+                    read: |words| unsafe { read_all(words) },
+                    // SAFETY: as above.
+                    multiply: |rounds| unsafe { multiply_all(rounds) },
+                }
+            };
+        };
+    }
+    loops!(AVX2, "avx2", avx2, "avx2", __m256i, _mm256_set1_epi8, |sum, factor| {
+        _mm256_add_epi16(sum, _mm256_maddubs_epi16(sum, factor))
+    });
+    loops!(AVX512, "avx512", avx512, "avx512f,avx512bw", __m512i, _mm512_set1_epi8, |sum, factor| {
+        _mm512_add_epi16(sum, _mm512_maddubs_epi16(sum, factor))
+    });
+    loops!(AVX_VNNI, "avx-vnni", avx_vnni, "avx2,avxvnni", __m256i, _mm256_set1_epi8, |sum, factor| {
+        _mm256_dpbusd_avx_epi32(sum, sum, factor)
+    });
+    loops!(AVX512_VNNI, "avx512-vnni", avx512_vnni, "avx512f,avx512vnni", __m512i, _mm512_set1_epi8, |sum, factor| {
+        _mm512_dpbusd_epi32(sum, sum, factor)
+    });
+
+    /// Whole tiles of 64 values, which no format's blocks fill: what the units can do all the same.
+    pub(super) const AMX: Loops = Loops {
+        name: "amx",
+        able: || avx512_vnni() && amx::permitted(),
+        read: AVX512_VNNI.read,
+        multiply: |rounds| {
+            // SAFETY: this row is handed out only when tiles are permitted; they are configured, and hold what they hold.
+            unsafe {
+                let tiles = Tiles::configure(4 * TILE_ROWS);
+                for _ in 0..rounds {
+                    asm!(
+                        "tdpbssd tmm0, tmm4, tmm6",
+                        "tdpbssd tmm1, tmm5, tmm7",
+                        "tdpbssd tmm2, tmm4, tmm7",
+                        "tdpbssd tmm3, tmm5, tmm6",
+                        options(nostack, nomem, preserves_flags)
+                    );
+                }
+                drop(tiles);
+            }
+            (4 * TILE_ROWS * TILE_ROWS * 4 * TILE_ROWS) as u64
+        },
+    };
+    /// Rows of a tile, and integers of a row.
+    const TILE_ROWS: usize = 16;
+
+    fn avx2() -> bool {
+        is_x86_feature_detected!("avx2")
     }
 
-    /// 32 products of unsigned by signed bytes, added in pairs, and then to the sum: what the inner loop of a product
-    /// of blocks cannot do without.
-    #[target_feature(enable = "avx2")]
-    fn multiply_avx2(rounds: u64) -> u64 {
-        let mut sums: [__m256i; SUMS] = array::from_fn(|i| _mm256_set1_epi8(black_box(i as i8 + 1)));
-        let factor = _mm256_set1_epi8(black_box(3));
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(*sum, factor));
-            }
-        }
-        black_box(sums);
-        (SUMS * size_of::<__m256i>()) as u64
+    fn avx512() -> bool {
+        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
+    }
+
+    fn avx_vnni() -> bool {
+        avx2() && is_x86_feature_detected!("avxvnni")
+    }
+
+    fn avx512_vnni() -> bool {
+        avx512() && is_x86_feature_detected!("avx512vnni")
     }
 }
 
