@@ -6,7 +6,9 @@ pub(super) const PROMPT_BESIDE_REPLIES: usize = 64;
 /// Most prompt tokens of a pass without replies: weights are read once for more tokens, and nobody is being read to.
 pub(super) const PROMPT_ALONE: usize = 512;
 /// What such a pass may take, in milliseconds: on a slow machine it has fewer tokens, as few as beside replies.
-const PROMPT_ALONE_MS: f64 = 1000.0;
+const PROMPT_ALONE_MS: f64 = 2000.0;
+/// Tokens that kernels multiply at once: a pass has whole ones.
+const TOGETHER: usize = 16;
 /// Most tokens of one prompt whose logits are all wanted: a row of them has as many numbers as the vocabulary.
 pub(super) const PROMPT_TOLD: usize = 64;
 
@@ -25,7 +27,8 @@ impl Room {
     /// The room of a pass in which a token of a prompt takes so many milliseconds; 0: that is not known.
     pub fn new(token_ms: f64) -> Self {
         let fast = if token_ms > 0.0 { (PROMPT_ALONE_MS / token_ms) as usize } else { 0 };
-        Self { alone: fast.clamp(PROMPT_BESIDE_REPLIES, PROMPT_ALONE), replies: 0, prompt: 0 }
+        let whole = fast / TOGETHER * TOGETHER;
+        Self { alone: whole.clamp(PROMPT_BESIDE_REPLIES, PROMPT_ALONE), replies: 0, prompt: 0 }
     }
 
     /// Room for the next token of a reply: always there, since a place among those running is.
@@ -51,7 +54,7 @@ mod tests {
     fn prompts_share_what_replies_leave_them() {
         let mut room = Room::new(0.1);
         assert_eq!([500, 100, 1].map(|wanted| room.prompt(wanted)), [500, 12, 0]);
-        for (token_ms, most) in [(0.0, 64), (100.0, 64), (5.0, 200)] {
+        for (token_ms, most) in [(0.0, 64), (100.0, 64), (10.0, 192)] {
             assert_eq!(Room::new(token_ms).prompt(1000), most, "{token_ms} ms");
         }
         let mut room = Room::new(0.1);

@@ -327,10 +327,10 @@ unsafe fn page<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const
 ) {
     let (mut i, n) = (0, job.seen.len());
     while i < n {
-        let alike = i + Q <= n && job.seen[i..i + Q].iter().all(|seen| *seen == job.seen[i]);
+        let together = i + Q <= n && job.seen[i..i + Q].iter().all(|seen| seen.start == job.seen[i].start);
         // SAFETY: as `attend`; there are as many queries from `i` on.
         unsafe {
-            if alike {
+            if together {
                 some::<S, K, SCALED, N, Q>(job, parts, i, gathered);
                 i += Q;
             } else {
@@ -341,7 +341,8 @@ unsafe fn page<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const
     }
 }
 
-/// The look of `Q` queries from `first` on, which see the same tokens.
+/// The look of `Q` queries from `first` on, which see tokens from the same one on. What all of them see is added for all
+/// at once, and then for each what only some see: the order of its tokens.
 #[inline(always)]
 unsafe fn some<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const Q: usize>(
     job: &PageJob<'_>,
@@ -349,8 +350,11 @@ unsafe fn some<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const
     first: usize,
     gathered: &mut Gathered<'_>,
 ) {
-    let (dim, scale, seen) = (job.dim, 1.0 / (job.dim as f32).sqrt(), &job.seen[first]);
-    if seen.is_empty() {
+    let (dim, scale, seen) = (job.dim, 1.0 / (job.dim as f32).sqrt(), &job.seen[first..first + Q]);
+    let start = seen[0].start;
+    let common = start..seen.iter().fold(PAGE, |end, seen| end.min(seen.end)).max(start);
+    let all = seen.iter().fold(start, |end, seen| end.max(seen.end));
+    if all == start {
         return;
     }
     let mut weights = [[0.0; PAGE]; Q];
@@ -358,13 +362,18 @@ unsafe fn some<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const
     // SAFETY: as `attend`; each query has `dim` values.
     unsafe {
         scores::<S, K, SCALED, N, Q>(&job.queries[first * dim..][..Q * dim], dim, parts, &mut weights);
-        for q in 0..Q {
+        for (q, seen) in seen.iter().enumerate().filter(|(_, seen)| !seen.is_empty()) {
             let shrink = weigh(&mut weights[q], seen, scale, &mut gathered.sums[first + q]);
             if shrink != 1.0 {
                 values[q * dim..][..dim].iter_mut().for_each(|v| *v *= shrink);
             }
         }
-        add_values::<S, K, SCALED, N, Q>(&weights, seen, dim, parts, values);
+        add_values::<S, K, SCALED, N, Q>(&weights, &common, dim, parts, values);
+        for (q, seen) in seen.iter().enumerate().filter(|(_, seen)| seen.end > common.end) {
+            let (weights, values) = (std::slice::from_ref(&weights[q]), &mut values[q * dim..][..dim]);
+            let weights = weights.first_chunk().expect("one query");
+            add_values::<S, K, SCALED, N, 1>(weights, &(common.end..seen.end), dim, parts, values);
+        }
     }
 }
 
