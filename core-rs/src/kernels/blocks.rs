@@ -111,9 +111,9 @@ pub(super) fn q2_k_sides(block: &[u8], i: usize) -> [u8; 2] {
 /// Block `i` of `{ u8 third bits[32], u8 pairs[64], u8 scales[12] (6 bits each), f16 d }`.
 #[inline(always)]
 pub(super) fn q3_k(block: &[u8], i: usize) -> [u8; BLOCK] {
-    let (mut q, third) = (pairs(&block[32..96], i), bytes_at::<BLOCK>(block, 0));
+    let (mut q, third) = (pairs(&block[32..96], i), down(bytes_at(block, 0), i, 1));
     for j in 0..BLOCK {
-        q[j] |= (third[j] >> i & 1) << 2;
+        q[j] |= third[j] << 2;
     }
     q
 }
@@ -139,9 +139,9 @@ pub(super) fn q4_k(block: &[u8], i: usize) -> [u8; BLOCK] {
 /// Block `i` of `{ f16 d, f16 d_min, u8 scales[12], u8 fifth bits[32], u8 nibbles[128] }`.
 #[inline(always)]
 pub(super) fn q5_k(block: &[u8], i: usize) -> [u8; BLOCK] {
-    let (mut q, fifth) = (long_nibbles(&block[48..176], i), bytes_at::<BLOCK>(block, 16));
+    let (mut q, fifth) = (long_nibbles(&block[48..176], i), down(bytes_at(block, 16), i, 1));
     for j in 0..BLOCK {
-        q[j] |= (fifth[j] >> i & 1) << 4;
+        q[j] |= fifth[j] << 4;
     }
     q
 }
@@ -161,10 +161,10 @@ pub(super) fn long_sides(block: &[u8], i: usize) -> [u8; 2] {
 /// Block `i` of `{ u8 nibbles[128], u8 pairs[64], i8 scales[16], f16 d }`.
 #[inline(always)]
 pub(super) fn q6_k(block: &[u8], i: usize) -> [u8; BLOCK] {
-    let (low, shift) = (bytes_at::<BLOCK>(block, i / 4 * 64 + i % 2 * 32), i % 4 / 2 * 4);
+    let low = down(bytes_at(block, i / 4 * 64 + i % 2 * 32), i % 4 / 2 * 4, 15);
     let mut q = pairs(&block[128..192], i);
     for j in 0..BLOCK {
-        q[j] = q[j] << 4 | low[j] >> shift & 15;
+        q[j] = q[j] << 4 | low[j];
     }
     q
 }
@@ -175,24 +175,27 @@ pub(super) fn q6_k_sides(block: &[u8], i: usize) -> [u8; 2] {
     [block[192 + 2 * i], block[193 + 2 * i]]
 }
 
+/// Bytes moved down by `n` bits and masked. Word by word, since processors move no bytes: what comes from the next byte
+/// is above the mask.
+#[inline(always)]
+fn down(bytes: [u8; BLOCK], n: usize, mask: u8) -> [u8; BLOCK] {
+    let mut out = [0; BLOCK];
+    for (out, word) in out.as_chunks_mut().0.iter_mut().zip(bytes.as_chunks().0) {
+        *out = (u64::from_le_bytes(*word) >> n & u64::from_ne_bytes([mask; 8])).to_le_bytes();
+    }
+    out
+}
+
 /// The 2-bit pairs of block `i` of eight: 32 apart in a byte, half by half.
 #[inline(always)]
 fn pairs(bytes: &[u8], i: usize) -> [u8; BLOCK] {
-    let (mut q, shift) = (bytes_at::<BLOCK>(bytes, i / 4 * BLOCK), i % 4 * 2);
-    for q in &mut q {
-        *q = *q >> shift & 3;
-    }
-    q
+    down(bytes_at(bytes, i / 4 * BLOCK), i % 4 * 2, 3)
 }
 
 /// The nibbles of block `i` of eight: 32 apart in a byte, of each 64.
 #[inline(always)]
 fn long_nibbles(bytes: &[u8], i: usize) -> [u8; BLOCK] {
-    let (mut q, shift) = (bytes_at::<BLOCK>(bytes, i / 2 * BLOCK), i % 2 * 4);
-    for q in &mut q {
-        *q = *q >> shift & 15;
-    }
-    q
+    down(bytes_at(bytes, i / 2 * BLOCK), i % 2 * 4, 15)
 }
 
 /// f16 bits to f32 without branches: shifting aligns the fraction, the product moves the exponent's bias and also
