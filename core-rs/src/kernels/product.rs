@@ -17,7 +17,7 @@ use super::layout::{self, GROUP, GROUPS, Layout, PANEL};
 use super::memory::Lines;
 use super::simd::Simd;
 
-/// For no more tokens than these, unpacking a panel beforehand does not pay.
+/// Tokens that have a form of their own without unpacking; up to `MANY`, where that is more, share one.
 const FEW_TOKENS: usize = 4;
 
 /// One panel of a packed matrix.
@@ -147,17 +147,8 @@ pub(super) unsafe fn product<S: Simd, L: Layout, const SCALES: usize, const FEW:
                 unpack::<S, L>(panel.bytes.as_ptr(), blocks, scratch);
                 let (q, scale, side) = (scratch.q.as_ptr(), scratch.scale.as_ptr(), scratch.side.as_ptr());
                 let unpacked = Unpacked::<SCALES> { q, scale, side };
-                let (many, rest) = out.split_at_mut(out.len() / MANY * MANY);
-                for (i, out) in many.chunks_exact_mut(MANY).enumerate() {
+                for (i, out) in out.chunks_mut(MANY).enumerate() {
                     tile::<S, L, _, 1, MANY>(unpacked, blocks, x, first + i * MANY, out);
-                }
-                let first = first + many.len();
-                let (twos, one) = rest.split_at_mut(rest.len() / 2 * 2);
-                for (i, out) in twos.chunks_exact_mut(2).enumerate() {
-                    tile::<S, L, _, 1, 2>(unpacked, blocks, x, first + i * 2, out);
-                }
-                if !one.is_empty() {
-                    tile::<S, L, _, 1, 1>(unpacked, blocks, x, first + twos.len(), one);
                 }
             }
         }
@@ -201,10 +192,11 @@ unsafe fn unpack<S: Simd, L: Layout>(panel: *const u8, blocks: usize, scratch: &
     }
 }
 
-/// Products of all rows with `T` tokens from `first` on, `V` vectors of rows at a time.
+/// Products of all rows with up to `T` tokens from `first` on, `V` vectors of rows at a time. Where there are fewer, the
+/// last stands in for those that are not there.
 ///
 /// # Safety
-/// Weights and tokens have `blocks` blocks; `out` is `T` long; the CPU has the instructions of `S`.
+/// Weights and tokens have `blocks` blocks; `out` is 1 to `T` long; the CPU has the instructions of `S`.
 #[inline(always)]
 unsafe fn tile<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize>(
     w: W,
