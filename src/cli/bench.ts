@@ -117,10 +117,8 @@ async function measure(bench: Bench, wanted: readonly ScenarioName[]): Promise<B
   }
   const steps = stepsOf(bench, scenarios);
   const rounds = Array.from({ length: values.rounds! }, (): Round => ({ llamero: {}, wasm: {}, peer: {} }));
-  if (steps.some(({ name }) => name === "load")) {
-    say("reading the file, so that the disk is not what is measured");
-    await take(bench, "load", "llamero");
-  }
+  say("loading once, so that neither the disk nor what is made once is measured");
+  await take(bench, "load", "llamero");
   const took = new Map<string, number>();
   for (const [at, { round, name, who }] of steps.entries()) {
     const left = timeLeft(steps.slice(at).map(keyOf), took);

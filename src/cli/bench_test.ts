@@ -67,7 +67,7 @@ Deno.test("every scenario is measured, as JSON", async () => {
   const { on, turns, run } = played();
   assertEquals(await run("--rounds", "1", "--json", "--quiet"), 0);
   assertEquals(on.terminal.errors, "");
-  // The first one reads the file.
+  // The first one reads the file and packs it.
   const neighbour = ["busy begins", "busy", "busy ends"];
   const rest = ["batch", "near", "far", "memory", "plain", "quote"];
   assertEquals(turns, ["load", "load", "prefill", "decode", "guess", ...neighbour, ...rest]);
@@ -102,7 +102,7 @@ Deno.test("the peer takes turns with us, medians are compared, and a table shows
   on.terminal.environment.LLAMERO_PEER_PYTHON = "/venv/python";
   assertEquals(await run("--only", "decode"), 0);
   const asked = "/venv/python --prompt 32 --reply 6";
-  assertEquals(turns, ["decode", asked, "decode", asked, "decode", asked]);
+  assertEquals(turns, ["load", "decode", asked, "decode", asked, "decode", asked]);
   const { output, errors } = on.terminal;
   assertMatch(
     output,
@@ -113,7 +113,10 @@ Deno.test("the peer takes turns with us, medians are compared, and a table shows
   assertMatch(output, /\ndecode +writing a reply +[\d.]+ tokens\/s +20\.0 tokens\/s +[\d.]+\n/);
   // The limits that we have measured are the peer's as well.
   assertMatch(output, /\n +weights read to the bandwidth +[\d.]+ % +0\.0 % +[\d.]+\n$/);
-  assertMatch(errors, /^round 1 of 3: decode, llamero\nround 1 of 3: decode, llama\.cpp \([\d.]+ s left\)\n/);
+  assertMatch(
+    errors,
+    /^loading once, .*\nround 1 of 3: decode, llamero\nround 1 of 3: decode, llama\.cpp \([\d.]+ s left\)\n/,
+  );
   assertMatch(errors, /\nround 3 of 3: decode, llama\.cpp \([\d.]+ s left\)\n$/);
 });
 
@@ -121,7 +124,7 @@ Deno.test("WebAssembly takes the turns that it can", async () => {
   const { on, turns, run } = played();
   assertEquals(await run("--rounds", "2", "--wasm", "--only", "memory,neighbour"), 0);
   const round = ["decode", "decode in wasm", "busy begins", "busy", "busy ends", "memory", "memory in wasm"];
-  assertEquals(turns, [...round, ...round]);
+  assertEquals(turns, ["load", ...round, ...round]);
   assertMatch(on.terminal.output, /\nin wasm: llamero 1\.2\.3, fake\n/);
   assertMatch(on.terminal.output, /\nneighbour +busy machine +[\d.]+ tokens\/s +- +-\n/);
   assertStringIncludes(on.terminal.errors, "round 1 of 2: decode, llamero in WebAssembly (");
@@ -145,7 +148,7 @@ Deno.test("counts, types of the cache and new flags go to the turns", async () =
   assertEquals(await run(...flags, "--quick"), 0);
   const counts = (prompt: number, kv: string) => `--prompt ${prompt} --reply 6 ${threads} --kv ${kv}`;
   assertEquals(asked.splice(0), [counts(100, "q8_0"), counts(1000, "q8_0")]);
-  assertEquals(selves[0], "--model toy.gguf --decode-tokens 6 --quick --speculate off --quiet");
+  assertEquals(selves[0], "--model toy.gguf --packed cache --decode-tokens 6 --quick --speculate off --quiet");
   assertEquals(await run(...flags, "--kv", "f16", "--prompt-tokens", "50"), 0);
   assertEquals(asked, [counts(50, "f16"), counts(50, "f16")]);
 });
@@ -153,7 +156,7 @@ Deno.test("counts, types of the cache and new flags go to the turns", async () =
 Deno.test("what does not fit the context is left out, and a single turn says so", async () => {
   const { on, turns, run } = played(undefined, 600);
   assertEquals(await run("--rounds", "1", "--only", "depth,decode"), 0);
-  assertEquals(turns, ["decode"]);
+  assertEquals(turns, ["load", "decode"]);
   assertStringIncludes(
     on.terminal.errors,
     "depth is left out: expected at most 600 tokens of prompt and reply, got 3506\n",

@@ -47,6 +47,23 @@ Deno.test("falling back to the slower engine is said once, and not with --quiet"
   }
 });
 
+Deno.test("packed weights are kept in the cache folder, where there is one, or in memory", async () => {
+  const { terminal, opened, run } = stage();
+  assertEquals(await run("chat", ...MODEL, "hi"), 0);
+  assertEquals(await run("chat", ...MODEL, "--packed", "memory", "hi"), 0);
+  delete terminal.environment.HOME;
+  assertEquals(await run("chat", ...MODEL, "hi"), 0);
+  assertEquals(opened.map(({ packed }) => packed), ["/home/nobody/.cache/llamero/packed", undefined, undefined]);
+  assertEquals(terminal.errors, "");
+
+  const full = stage({ model: { notMapped: "the disk is full" } });
+  assertEquals(await full.run("chat", ...MODEL, "hi"), 0);
+  assertEquals(
+    full.terminal.errors,
+    "llamero: weights are packed at each start, which takes longer: the disk is full\n",
+  );
+});
+
 Deno.test("a known model is fetched first", async () => {
   const { opened, run } = stage();
   assertEquals(await run("chat", "hi"), 0);

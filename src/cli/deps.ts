@@ -29,6 +29,8 @@ export interface OpenOptions {
   device?: string | undefined;
   /** How conversations keep keys and values, such as `q8_0`. */
   kv?: string | undefined;
+  /** A folder where packed weights are kept. */
+  packed?: string | undefined;
   /** Told when `auto` takes the slower engine: a sentence with the reason. */
   onFallback?: (sentence: string) => void;
   onProgress?: (progress: { done: number; total: number }) => void;

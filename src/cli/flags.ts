@@ -16,6 +16,9 @@ import { BUILT_IN_SAMPLING } from "../sessions/sampling.ts";
 import { KV_TYPES, SCENARIO_NAMES, TURN_NAMES } from "./bench_table.ts";
 import { UsageError } from "./errors.ts";
 
+/** Where packed weights are. */
+export const PACKED = ["cache", "memory"] as const;
+
 /** A closed interval, unless an end is excluded. */
 export interface Range {
   min?: number;
@@ -141,6 +144,16 @@ export const FLAGS = {
     help: "how conversations keep keys and values; q8_0 takes half the memory of f16",
     choices: KV_TYPES,
     example: "--kv q8_0",
+  },
+  packed: {
+    type: "text",
+    placeholder: "WHERE",
+    default: "cache",
+    help:
+      "where weights are in the form that the CPU reads: `cache` makes a file of them once, as large as the model, " +
+      "in the cache folder, and maps it at each later start; `memory` makes them at each start",
+    choices: PACKED,
+    example: "--packed memory",
   },
   system: {
     type: "text",
@@ -428,7 +441,7 @@ export interface CommandSpec {
   examples: readonly string[];
 }
 
-const MODEL = ["model", "quantize", "lora", "engine", "device", "kv"] as const;
+const MODEL = ["model", "quantize", "lora", "engine", "device", "kv", "packed"] as const;
 const SPEED = ["draft", "speculate"] as const;
 const SAMPLING = ["temperature", "top-p", "top-k", "min-p", "repeat-penalty", "seed", "max-tokens"] as const;
 const ACCESS = ["keys", "insecure-no-key", "allow-host", "allow-origin", "tls-cert", "tls-key"] as const;
@@ -544,6 +557,7 @@ export const COMMANDS = {
       "decode-tokens",
       ...SPEED,
       "kv",
+      "packed",
       "turn",
       "json",
       "quiet",

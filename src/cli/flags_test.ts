@@ -36,7 +36,13 @@ Deno.test("every flag parses its own example, and every command its own examples
 Deno.test("values, defaults, short names and words", () => {
   const { values, positionals } = parseFlags("chat", ["-t", "0", "--top-p=0.5", "hello", "--seed", "7", "-q", "world"]);
   const given = { temperature: 0, "top-p": 0.5, seed: 7, quiet: true };
-  assertEquals(values, { model: "smollm2-135m-instruct", engine: "auto", speculate: "auto", ...given });
+  assertEquals(values, {
+    model: "smollm2-135m-instruct",
+    engine: "auto",
+    packed: "cache",
+    speculate: "auto",
+    ...given,
+  });
   assertEquals(positionals, ["hello", "world"]);
   assertEquals(parseFlags("serve", ["--port", "1", "--port", "2"]).values.port, 2);
   assertEquals(parseFlags("chat", ["--", "--seed"]).positionals, ["--seed"]);

@@ -5,8 +5,9 @@
  */
 import { basename, dirname, join, resolve } from "node:path";
 import type { Engine, EngineName, Speculate } from "../engine/mod.ts";
-import { modelsDir, parseModelRef } from "../models/cache.ts";
+import { modelsDir, packedDir, parseModelRef } from "../models/cache.ts";
 import type { CatalogueEntry } from "../models/catalogue.ts";
+import { ModelError } from "../models/error.ts";
 import { createReporter, type Reporter } from "../models/progress.ts";
 import type { Deps } from "./deps.ts";
 import type { FlagValues } from "./flags.ts";
@@ -63,7 +64,7 @@ export async function loadModel(deps: Deps, { path, id }: LocatedModel, values: 
   using progress = reporter.start(`loading ${id}`, { delayMs: LOADING_DELAY_MS, summary: false });
   const onProgress = (at: { done: number; total: number }) => progress.update(at.done, at.total);
   const lora = made === undefined ? adapters(values) : [];
-  return await deps.openEngine({
+  const opened = await deps.openEngine({
     model: made ?? path,
     lora,
     draft: values.draft,
@@ -71,10 +72,25 @@ export async function loadModel(deps: Deps, { path, id }: LocatedModel, values: 
     engine,
     device: values.device,
     kv: values.kv,
+    packed: packedFolder(deps, values),
     contextLength: values.context,
     onFallback,
     onProgress,
   });
+  const { notMapped } = opened.model;
+  if (notMapped !== undefined) onFallback(`weights are packed at each start, which takes longer: ${notMapped}`);
+  return opened;
+}
+
+/** Where packed weights are kept; a machine that has no place for that packs them at each start. */
+function packedFolder({ terminal }: Deps, { packed }: FlagValues): string | undefined {
+  if (packed === "memory") return undefined;
+  try {
+    return packedDir((name) => terminal.env(name));
+  } catch (error) {
+    if (error instanceof ModelError) return undefined;
+    throw error;
+  }
 }
 
 /** The model with the weights that `--quantize` asks for, made unless it is in the cache; nothing without the flag. */

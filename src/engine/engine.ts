@@ -251,6 +251,8 @@ export interface ModelInfo {
   specialTokens: readonly string[];
   /** Where the arithmetic runs, such as `cpu avx2` or `cuda:0`. */
   device: string;
+  /** Why packed weights could be neither found nor kept, where that was wanted. */
+  notMapped?: string;
   /** What the model recommends, if it does: what requests and the operator leave open. */
   defaults?: ModelDefaults;
 }

@@ -76,6 +76,7 @@ export function packModel(model: ModelInfo): Uint8Array {
     adds_bos: model.addsBos,
     special_tokens: model.specialTokens,
     device: model.device,
+    not_mapped: model.notMapped,
     defaults: model.defaults && packDefaults(model.defaults),
   });
 }

@@ -68,6 +68,8 @@ export interface NativeOptions extends LoadOptions {
   kv?: string | undefined;
   /** Where the model runs: `cpu`, which is the default, or in a core that was built for it `cuda` or `cuda:N`. */
   device?: string;
+  /** A folder where packed weights are kept, for the CPU; without one they are packed in memory at each start. */
+  packed?: string | undefined;
 }
 
 /**
@@ -130,8 +132,8 @@ export class NativeEngine implements Engine {
    * @throws {EngineError} when the file cannot be read or used.
    */
   static async open(symbols: Symbols, options: NativeOptions): Promise<NativeEngine> {
-    const { model: path, lora, draft, cpu, kv, device } = options;
-    const config = encoder.encode(encodeConfig({ path, lora, draft, cpu, kv, device }, options));
+    const { model: path, lora, draft, cpu, kv, device, packed } = options;
+    const config = encoder.encode(encodeConfig({ path, lora, draft, cpu, kv, device, packed }, options));
     const id = symbols.llamero_open(config, size(config));
     if (id < 0) throw lastError(symbols, 0, id);
     const engine = new NativeEngine(symbols, id, options.onProgress);

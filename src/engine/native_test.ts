@@ -42,7 +42,12 @@ Deno.test("tells the model and the progress of loading", async () => {
     max_waiting: 3,
     speculate: "auto",
   });
-  assert.deepEqual(engine.model, { ...new FakeEngine().model, chatTemplate, defaults: undefined });
+  assert.deepEqual(engine.model, {
+    ...new FakeEngine().model,
+    chatTemplate,
+    notMapped: undefined,
+    defaults: undefined,
+  });
   await engine.close();
 });
 

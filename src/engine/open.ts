@@ -78,7 +78,7 @@ async function fallBack(
 const WASM_KV = "f16";
 
 async function openWasm(folder: string, options: NativeOptions): Promise<Engine> {
-  const { model, lora = [], draft, kv = WASM_KV, ...load } = options;
+  const { model, lora = [], draft, kv = WASM_KV, packed: _, ...load } = options;
   if (lora.length > 0) throw onlyGguf(`adapters for ${model}`);
   if (draft !== undefined) {
     throw new EngineError("unsupported", `opening a model: the WebAssembly engine takes no draft model, got ${draft}`);

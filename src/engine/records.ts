@@ -220,6 +220,7 @@ export function readModelFields(fields: Fields): ModelInfo {
     addsBos: fields.adds_bos === true,
     specialTokens: strings(fields, "special_tokens"),
     device: string(fields, "device"),
+    notMapped: optionalString(fields, "not_mapped"),
     defaults: readDefaults(fields),
   };
 }

@@ -27,6 +27,7 @@ const MODEL: ModelInfo = {
   addsBos: false,
   specialTokens: ["<s>", "</s>"],
   device: "cpu",
+  notMapped: "the disk is full",
   defaults: { temperature: 0.9, topK: 50, topP: 0.6, minP: 0.1, repeatPenalty: 1.1, maxLength: 4096 },
 };
 const ENTRY = { id: 7, token: "hi", bytes: [104, 105], logprob: -2 };

@@ -15,6 +15,11 @@ export function modelsDir(env: ReadEnv): string {
   return join(cacheDir(env), "models");
 }
 
+/** The folder for packed weights, beside that for model files. */
+export function packedDir(env: ReadEnv): string {
+  return join(cacheDir(env), "packed");
+}
+
 /**
  * The folder for what llamero keeps: `$LLAMERO_CACHE`, else `$XDG_CACHE_HOME/llamero`, else `~/.cache/llamero`. A relative
  * `XDG_CACHE_HOME` is ignored, as the XDG base directory specification asks.

@@ -64,6 +64,7 @@ pub fn apply_delta(base: Checkpoint, delta: Checkpoint) -> Result<Checkpoint> {
         tokenizer: delta.tokenizer,
         origin,
         companions: delta.companions,
+        packed: None,
     })
 }
 

@@ -48,7 +48,7 @@ pub(super) fn open(folder: &dyn Folder, found: WeightFiles) -> Result<Checkpoint
     let (head, sources) = tensors.finish(metadata, &settings)?;
     let read = |name: &&str| Ok(optional(folder, name)?.map(|bytes| ((*name).to_owned(), bytes)));
     let companions = COMPANIONS.iter().filter_map(|name| read(name).transpose()).collect::<Result<_>>()?;
-    Ok(Checkpoint { head, sources, files, tokenizer: Arc::new(vocabulary.tokenizer), origin, companions })
+    Ok(Checkpoint { head, sources, files, tokenizer: Arc::new(vocabulary.tokenizer), origin, companions, packed: None })
 }
 
 fn general(folder: &dyn Folder, settings: &Settings, metadata: &mut Metadata) -> Result<()> {

@@ -9,6 +9,7 @@ mod folder;
 mod hugging_face;
 mod layout;
 mod names;
+mod packed;
 mod publish;
 mod rows;
 mod settings;
@@ -21,6 +22,8 @@ pub use self::add::{apply_delta, merge_lora};
 pub use self::folder::{Bytes, Folder, Format};
 use self::folder::{WeightFiles, weight_files};
 use self::layout::Sizes;
+use self::packed::Packed;
+pub use self::packed::Packing;
 pub use self::rows::Rows;
 use self::rows::Source;
 pub(crate) use self::rows::{gguf_row, row_shape};
@@ -47,6 +50,8 @@ pub struct Checkpoint {
     origin: Origin,
     /// Files beside the weights, for formats that have some.
     companions: Vec<(String, Vec<u8>)>,
+    /// Its blocks as kernels read them, where they were kept.
+    packed: Option<Packed>,
 }
 
 /// Where a checkpoint came from.
@@ -96,7 +101,7 @@ impl Checkpoint {
         let head = Gguf::new(metadata, tensors.into_iter().map(|(_, info)| info).collect())?;
         let tokenizer = Arc::new(Tokenizer::new(load::vocab::vocab_spec(&head.metadata)?)?);
         let origin = Origin::new(&found, &files);
-        Ok(Self { head, sources, files, tokenizer, origin, companions: Vec::new() })
+        Ok(Self { head, sources, files, tokenizer, origin, companions: Vec::new(), packed: None })
     }
 
     /// Metadata and tensors as a GGUF file has them; the places of tensors mean nothing.
@@ -146,9 +151,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`Plan::finish`], and whatever `progress` returns.
     pub fn load(&self, plan: Plan, cache_type: CacheType, progress: &mut Progress) -> Result<Loaded> {
-        let by_name = self.head.tensors.iter().enumerate().map(|(i, info)| (info.name.as_str(), i)).collect();
-        let mut reader = Reader { checkpoint: self, by_name, done: 0, total: self.weight_bytes(), progress };
-        plan.finish(&mut reader, cache_type)
+        plan.finish(&mut Reader::new(self, progress), cache_type)
     }
 }
 
@@ -239,8 +242,19 @@ impl TensorSource for Reader<'_, '_> {
     }
 }
 
-impl Reader<'_, '_> {
+impl<'a, 'p> Reader<'a, 'p> {
+    fn new(checkpoint: &'a Checkpoint, progress: &'a mut Progress<'p>) -> Self {
+        let by_name = checkpoint.head.tensors.iter().enumerate().map(|(i, info)| (info.name.as_str(), i)).collect();
+        Self { checkpoint, by_name, done: 0, total: checkpoint.weight_bytes(), progress }
+    }
+
     fn weight(&mut self, index: usize) -> Result<Weight> {
+        let checkpoint = self.checkpoint;
+        if let Some(weight) = checkpoint.packed.as_ref().and_then(|packed| packed.weight(checkpoint, index)) {
+            self.done += checkpoint.head.tensors[index].len as u64;
+            (self.progress)(self.done, self.total)?;
+            return weight;
+        }
         let mut filling = load::open(&self.checkpoint.head.tensors[index])?;
         self.read(index, |bytes| {
             filling.push(bytes);
@@ -289,13 +303,12 @@ mod tests {
         let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tiny-llama2.gguf");
         let file = std::fs::read(fixture).expect("fixture");
         let checkpoint = Checkpoint::open(&Memory::new([("tiny.gguf", file.clone())]), None).expect("a checkpoint");
-        let by_name = checkpoint.head.tensors.iter().enumerate().map(|(i, info)| (info.name.as_str(), i)).collect();
         let (mut told, total) = (0, checkpoint.weight_bytes());
         let mut progress = |done, _| {
             told = done;
             Ok(())
         };
-        let mut reader = Reader { checkpoint: &checkpoint, by_name, done: 0, total, progress: &mut progress };
+        let mut reader = Reader::new(&checkpoint, &mut progress);
         for info in &checkpoint.head.tensors {
             let stored = reader.stored(&info.name).expect("readable").expect("there");
             assert_eq!((stored.element, &stored.shape), (load::element(info).expect("known"), &info.shape));

@@ -16,6 +16,7 @@ use std::ops::Range;
 
 use super::blocks::BLOCK;
 use super::dispatch::active;
+use super::memory::LINE;
 use super::simd::Simd;
 use super::vector::{LANES, exp, sum_lanes};
 
@@ -27,6 +28,8 @@ pub(crate) const CHUNK_PAGES: usize = 8;
 pub(crate) const QUERIES: usize = 16;
 /// From this many queries on, a page is widened to f32 once for all of them.
 const WIDEN_FROM: usize = 3;
+/// Blocks of a single query that are summed side by side.
+const TOGETHER: usize = 2;
 /// Largest magnitude of an 8-bit element.
 const LARGEST: f32 = 127.0;
 
@@ -155,6 +158,8 @@ pub(crate) struct PageJob<'a> {
     /// The tokens of the page that each query sees.
     pub(crate) seen: &'a [Range<usize>],
     pub(crate) dim: usize,
+    /// The head's part of the page that comes next, if any: it is asked for meanwhile.
+    pub(crate) next: Option<&'a [u8]>,
 }
 
 /// Adds to what a query has gathered in some chunks what it has gathered in the next.
@@ -249,6 +254,22 @@ struct Parts<K> {
     key_scales: *const u8,
     values: *const K,
     value_scales: *const u8,
+    /// From here to the same place of the page that comes next, in bytes; none: nobody is to ask for it.
+    ahead: Option<isize>,
+}
+
+impl<K> Parts<K> {
+    /// Asks for what the next page has where this one has `from` and `n` elements behind it. A whole page at once would be
+    /// more than a processor has places for what it waits for.
+    #[inline(always)]
+    unsafe fn prefetch<S: Simd>(&self, from: *const K, n: usize) {
+        if let Some(ahead) = self.ahead {
+            for line in 0..(n * size_of::<K>()).div_ceil(LINE) {
+                // SAFETY: prefetches read nothing.
+                unsafe { S::prefetch(from.cast::<u8>().wrapping_offset(ahead).wrapping_add(line * LINE)) };
+            }
+        }
+    }
 }
 
 /// Lets queries attend to a page, and adds what they get to what they have. `N` vectors are [`PAGE`] lanes; `Q` queries
@@ -268,11 +289,12 @@ pub(super) unsafe fn attend<S: Simd, const N: usize, const Q: usize>(
     assert!(n <= QUERIES && job.queries.len() == n * dim && job.seen.iter().all(|seen| seen.end <= PAGE), "queries");
     assert!(gathered.sums.len() == n && gathered.values.len() == n * dim, "room for what is gathered");
     let (keys, values) = job.head.split_at(job.kind.part_bytes(dim));
+    let ahead = job.next.map(|next| next.as_ptr().addr().wrapping_sub(job.head.as_ptr().addr()).cast_signed());
     // SAFETY: the parts are as long as the assertions say.
     unsafe {
         match job.kind {
-            CacheType::F32 => page::<S, f32, false, N, Q>(job, plain(keys, values), gathered),
-            CacheType::F16 => with_width::<S, Half, false, N, Q>(job, plain(keys, values), scratch, gathered),
+            CacheType::F32 => page::<S, f32, false, N, Q>(job, plain(keys, values, ahead), gathered),
+            CacheType::F16 => with_width::<S, Half, false, N, Q>(job, plain(keys, values, ahead), scratch, gathered),
             CacheType::Q8_0 => {
                 let scales = 2 * PAGE * (dim / BLOCK);
                 let parts = Parts::<i8> {
@@ -280,6 +302,7 @@ pub(super) unsafe fn attend<S: Simd, const N: usize, const Q: usize>(
                     key_scales: keys.as_ptr(),
                     values: values[scales..].as_ptr().cast(),
                     value_scales: values.as_ptr(),
+                    ahead,
                 };
                 with_width::<S, i8, true, N, Q>(job, parts, scratch, gathered);
             }
@@ -289,9 +312,9 @@ pub(super) unsafe fn attend<S: Simd, const N: usize, const Q: usize>(
 
 /// Parts without scales.
 #[inline(always)]
-fn plain<K>(keys: &[u8], values: &[u8]) -> Parts<K> {
+fn plain<K>(keys: &[u8], values: &[u8], ahead: Option<isize>) -> Parts<K> {
     let (keys, values, null) = (keys.as_ptr().cast(), values.as_ptr().cast(), std::ptr::null());
-    Parts { keys, key_scales: null, values, value_scales: null }
+    Parts { keys, key_scales: null, values, value_scales: null, ahead }
 }
 
 #[inline(always)]
@@ -310,12 +333,15 @@ unsafe fn with_width<S: Simd, K: Element<S>, const SCALED: bool, const N: usize,
         scratch.keys.resize(len, 0.0);
         scratch.values.resize(len, 0.0);
         for i in (0..len).step_by(S::LANES) {
+            parts.prefetch::<S>(parts.keys.add(i), S::LANES);
+            parts.prefetch::<S>(parts.values.add(i), S::LANES);
             S::store(scratch.keys.as_mut_ptr().add(i), K::load(parts.keys.add(i)));
             S::store(scratch.values.as_mut_ptr().add(i), K::load(parts.values.add(i)));
         }
         let Parts { key_scales, value_scales, .. } = parts;
         let (keys, values) = (scratch.keys.as_ptr(), scratch.values.as_ptr());
-        page::<S, f32, SCALED, N, Q>(job, Parts { keys, key_scales, values, value_scales }, gathered);
+        let widened = Parts { keys, key_scales, values, value_scales, ahead: None };
+        page::<S, f32, SCALED, N, Q>(job, widened, gathered);
     }
 }
 
@@ -325,7 +351,7 @@ unsafe fn page<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const
     parts: Parts<K>,
     gathered: &mut Gathered<'_>,
 ) {
-    let (mut i, n) = (0, job.seen.len());
+    let (mut i, n, mut parts) = (0, job.seen.len(), parts);
     while i < n {
         let together = i + Q <= n && job.seen[i..i + Q].iter().all(|seen| seen.start == job.seen[i].start);
         // SAFETY: as `attend`; there are as many queries from `i` on.
@@ -338,6 +364,7 @@ unsafe fn page<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const
                 i += 1;
             }
         }
+        parts.ahead = None;
     }
 }
 
@@ -388,35 +415,76 @@ unsafe fn scores<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, con
     // SAFETY: queries are `[Q][dim]`, keys `[dim][PAGE]`, scales `[dim / BLOCK][PAGE]`.
     unsafe {
         let mut total = [[S::splat(0.0); N]; Q];
-        let step = if SCALED { BLOCK } else { dim };
-        for from in (0..dim).step_by(step.max(1)) {
-            let mut sums = [[S::splat(0.0); N]; Q];
-            for d in from..from + step {
-                let mut x = [S::splat(0.0); Q];
-                for q in 0..Q {
-                    x[q] = S::splat(*queries.as_ptr().add(q * dim + d));
-                }
-                for v in 0..N {
-                    let key = K::load(parts.keys.add(d * PAGE + v * S::LANES));
-                    for q in 0..Q {
-                        sums[q][v] = S::mul_add(x[q], key, sums[q][v]);
-                    }
-                }
+        if !SCALED {
+            [total] = sums::<S, K, N, Q, 1>(queries, dim, parts, 0, dim);
+        } else {
+            let (mut at, blocks) = (0, dim / BLOCK);
+            // A single query's sums would wait for one another.
+            while Q == 1 && at + TOGETHER <= blocks {
+                let sums = sums::<S, K, N, Q, TOGETHER>(queries, dim, parts, at * BLOCK, BLOCK);
+                (0..TOGETHER).for_each(|b| add_scaled::<S, N, Q>(&mut total, &sums[b], parts.key_scales, at + b));
+                at += TOGETHER;
             }
-            for v in 0..N {
-                for q in 0..Q {
-                    total[q][v] = if SCALED {
-                        let scales = S::halves(parts.key_scales.add(2 * (from / BLOCK * PAGE + v * S::LANES)));
-                        S::mul_add(scales, sums[q][v], total[q][v])
-                    } else {
-                        sums[q][v]
-                    };
-                }
+            for at in at..blocks {
+                let [sums] = sums::<S, K, N, Q, 1>(queries, dim, parts, at * BLOCK, BLOCK);
+                add_scaled::<S, N, Q>(&mut total, &sums, parts.key_scales, at);
             }
         }
         for q in 0..Q {
             for v in 0..N {
                 S::store(out[q].as_mut_ptr().add(v * S::LANES), total[q][v]);
+            }
+        }
+    }
+}
+
+/// Sums over `len` dimensions from `from` on, and over as many behind them, for `B` of such runs.
+#[inline(always)]
+unsafe fn sums<S: Simd, K: Element<S>, const N: usize, const Q: usize, const B: usize>(
+    queries: &[f32],
+    dim: usize,
+    parts: Parts<K>,
+    from: usize,
+    len: usize,
+) -> [[[S::Float; N]; Q]; B] {
+    // SAFETY: as `scores`; runs end inside `dim`.
+    unsafe {
+        let mut sums = [[[S::splat(0.0); N]; Q]; B];
+        for d in from..from + len {
+            for b in 0..B {
+                let d = d + b * len;
+                let keys = parts.keys.add(d * PAGE);
+                parts.prefetch::<S>(keys, PAGE);
+                let mut x = [S::splat(0.0); Q];
+                for q in 0..Q {
+                    x[q] = S::splat(*queries.as_ptr().add(q * dim + d));
+                }
+                for v in 0..N {
+                    let key = K::load(keys.add(v * S::LANES));
+                    for q in 0..Q {
+                        sums[b][q][v] = S::mul_add(x[q], key, sums[b][q][v]);
+                    }
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// Adds the sums of a block, times its scales.
+#[inline(always)]
+unsafe fn add_scaled<S: Simd, const N: usize, const Q: usize>(
+    total: &mut [[S::Float; N]; Q],
+    sums: &[[S::Float; N]; Q],
+    scales: *const u8,
+    block: usize,
+) {
+    for v in 0..N {
+        // SAFETY: scales are `[dim / BLOCK][PAGE]`.
+        unsafe {
+            let scales = S::halves(scales.add(2 * (block * PAGE + v * S::LANES)));
+            for q in 0..Q {
+                total[q][v] = S::mul_add(scales, sums[q][v], total[q][v]);
             }
         }
     }
@@ -470,43 +538,73 @@ unsafe fn add_values<S: Simd, K: Element<S>, const SCALED: bool, const N: usize,
     parts: Parts<K>,
     out: &mut [f32],
 ) {
-    let whole = dim / BLOCK * BLOCK;
+    let (mut at, blocks) = (0, dim / BLOCK);
     // SAFETY: values are `[PAGE][dim]`, scales `[dim / BLOCK][PAGE]`, `out` is `[Q][dim]`; `seen` is inside the page.
     unsafe {
-        for at in (0..whole).step_by(BLOCK) {
-            let mut sums = [[S::splat(0.0); N]; Q];
+        while Q == 1 && at + TOGETHER <= blocks {
+            add_blocks::<S, K, SCALED, N, Q, TOGETHER>(weights, seen, dim, parts, at, out);
+            at += TOGETHER;
+        }
+        for at in at..blocks {
+            add_blocks::<S, K, SCALED, N, Q, 1>(weights, seen, dim, parts, at, out);
+        }
+        for (q, d) in (0..Q).flat_map(|q| (blocks * BLOCK..dim).map(move |d| (q, d))) {
+            for t in seen.start..seen.end {
+                out[q * dim + d] += weights[q][t] * K::one(parts.values.add(t * dim + d));
+            }
+        }
+    }
+}
+
+/// The same for `B` blocks of values from block `first` on.
+#[inline(always)]
+unsafe fn add_blocks<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const Q: usize, const B: usize>(
+    weights: &[[f32; PAGE]; Q],
+    seen: &Range<usize>,
+    dim: usize,
+    parts: Parts<K>,
+    first: usize,
+    out: &mut [f32],
+) {
+    // SAFETY: as `add_values`.
+    unsafe {
+        let mut sums = [[[S::splat(0.0); N]; Q]; B];
+        // Weights with the scales of the values in them.
+        let mut scaled = [[[0.0; PAGE]; Q]; B];
+        for b in 0..B {
             for q in 0..Q {
                 for v in 0..N {
-                    sums[q][v] = S::floats(out.as_ptr().add(q * dim + at + v * S::LANES));
-                }
-            }
-            for t in seen.start..seen.end {
-                let scale = if SCALED {
-                    let scale = parts.value_scales.add(2 * (at / BLOCK * PAGE + t)).cast::<Half>();
-                    <Half as Element<S>>::one(scale)
-                } else {
-                    1.0
-                };
-                let mut weight = [S::splat(0.0); Q];
-                for q in 0..Q {
-                    weight[q] = S::splat(weights[q][t] * scale);
-                }
-                for v in 0..N {
-                    let values = K::load(parts.values.add(t * dim + at + v * S::LANES));
-                    for q in 0..Q {
-                        sums[q][v] = S::mul_add(weight[q], values, sums[q][v]);
+                    let at = v * S::LANES;
+                    sums[b][q][v] = S::floats(out.as_ptr().add(q * dim + (first + b) * BLOCK + at));
+                    if SCALED {
+                        let scales = S::halves(parts.value_scales.add(2 * ((first + b) * PAGE + at)));
+                        let weights = S::floats(weights[q].as_ptr().add(at));
+                        S::store(scaled[b][q].as_mut_ptr().add(at), S::mul_add(weights, scales, S::splat(0.0)));
                     }
                 }
             }
-            for q in 0..Q {
+        }
+        for t in seen.start..seen.end {
+            let row = parts.values.add(t * dim + first * BLOCK);
+            parts.prefetch::<S>(row, B * BLOCK);
+            for b in 0..B {
+                let mut weight = [S::splat(0.0); Q];
+                for q in 0..Q {
+                    weight[q] = S::splat(if SCALED { scaled[b][q][t] } else { weights[q][t] });
+                }
                 for v in 0..N {
-                    S::store(out.as_mut_ptr().add(q * dim + at + v * S::LANES), sums[q][v]);
+                    let values = K::load(row.add(b * BLOCK + v * S::LANES));
+                    for q in 0..Q {
+                        sums[b][q][v] = S::mul_add(weight[q], values, sums[b][q][v]);
+                    }
                 }
             }
         }
-        for (q, d) in (0..Q).flat_map(|q| (whole..dim).map(move |d| (q, d))) {
-            for t in seen.start..seen.end {
-                out[q * dim + d] += weights[q][t] * K::one(parts.values.add(t * dim + d));
+        for b in 0..B {
+            for q in 0..Q {
+                for v in 0..N {
+                    S::store(out.as_mut_ptr().add(q * dim + (first + b) * BLOCK + v * S::LANES), sums[b][q][v]);
+                }
             }
         }
     }

@@ -1,9 +1,13 @@
-//! Memory for weights: zeros, on whole cache lines, in huge pages where the system has them.
+//! Memory for weights: zeros, on whole cache lines, in huge pages where the system has them; or bytes that somebody else
+//! holds, such as a mapped file.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
 /// Bytes of a cache line.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 /// From this size on, memory comes from the system by itself, in pages of two megabytes if it can.
 #[cfg(not(target_family = "wasm"))]
 const LARGE: usize = 4 << 20;
@@ -62,6 +66,47 @@ impl Memory {
             Place::Lines(lines) => unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), self.len) },
             #[cfg(not(target_family = "wasm"))]
             Place::Pages(pages) => pages,
+        }
+    }
+}
+
+/// Bytes that are held elsewhere and stay as they are.
+pub type Held = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// What a weight reads: memory that was filled for it, or a part of bytes that are held elsewhere.
+pub(super) enum Stored {
+    Own(Memory),
+    Part(Held, Range<usize>),
+}
+
+impl Stored {
+    /// A part of `held`.
+    ///
+    /// # Errors
+    /// `invalid_format` when it has no such part, or the part does not begin on a cache line.
+    pub(super) fn part(held: Held, part: Range<usize>) -> Result<Self> {
+        let bytes = (*held).as_ref();
+        match bytes.get(part.clone()) {
+            Some(found) if found.as_ptr().addr().is_multiple_of(LINE) => Ok(Self::Part(held, part)),
+            Some(_) => Err(Error::invalid_format(format!("expected weights on a cache line, got them at {part:?}"))),
+            None => Err(Error::invalid_format(format!("expected weights at {part:?}, got {} bytes", bytes.len()))),
+        }
+    }
+
+    /// All bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(memory) => memory.bytes(),
+            Self::Part(held, part) => &(**held).as_ref()[part.clone()],
+        }
+    }
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Own(memory) => memory.fmt(f),
+            Self::Part(_, part) => write!(f, "{} bytes held elsewhere", part.len()),
         }
     }
 }
@@ -140,6 +185,23 @@ mod tests {
             assert!(numbers.len() >= len && numbers.as_ptr().addr().is_multiple_of(LINE));
             numbers[0] = [1.0, 2.0];
             assert_eq!((numbers[0], numbers[numbers.len() - 1]), ([1.0, 2.0], [0.0; 2]));
+        }
+    }
+
+    #[test]
+    fn parts_are_inside_what_is_held_and_on_a_line() {
+        struct Lined(Memory);
+        impl AsRef<[u8]> for Lined {
+            fn as_ref(&self) -> &[u8] {
+                self.0.bytes()
+            }
+        }
+        let mut memory = Memory::zeros(200).unwrap();
+        memory.bytes_mut()[64] = 1;
+        let held: Held = Arc::new(Lined(memory));
+        assert_eq!(Stored::part(held.clone(), 64..66).unwrap().bytes(), [1, 0]);
+        for part in [1..2, 192..201, 256..257] {
+            assert!(Stored::part(held.clone(), part).is_err());
         }
     }
 

@@ -1,6 +1,7 @@
 //! Every instruction set against plain arithmetic in f64, and against itself in other portions.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device};
@@ -11,6 +12,8 @@ use super::activations::Activations;
 use super::blocks::StoredRows;
 use super::layout::{PANEL, Shape};
 use super::product::{PanelRef, Scratch};
+use sha2::{Digest, Sha256};
+
 use super::*;
 
 /// Block formats, and what candle calls those that it has.
@@ -214,6 +217,34 @@ proptest! {
     }
 }
 
+/// Packed weights are kept in files: other bytes need another number.
+#[test]
+fn a_layout_has_one_form() {
+    let mut hash = Sha256::new();
+    for (format, _) in FORMATS {
+        let (n, k) = (PANEL + 1, 2 * format.stored_values());
+        let bytes: Vec<u8> = (0..n * format.row_bytes(k)).map(|i| (i * 31 % 251) as u8).collect();
+        let element = Element::Blocks(format);
+        let weight = Weight::of(active(), element, &[n, k], &bytes).unwrap();
+        assert_eq!(weight.packed().len(), Weight::packed_len(element, &[n, k]).unwrap());
+        hash.update(weight.packed());
+        let mut held = vec![0; Weight::ALIGNMENT + weight.packed().len()];
+        let at = held.as_ptr().align_offset(Weight::ALIGNMENT);
+        held[at..at + weight.packed().len()].copy_from_slice(weight.packed());
+        let held: Held = Arc::new(held);
+        let again = Weight::from_packed(element, &[n, k], held.clone(), at).unwrap();
+        let bits = |weight: &Weight| weight.values().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&again), bits(&weight));
+        assert!(Weight::from_packed(element, &[n, k], held.clone(), at + 1).is_err());
+        assert!(Weight::from_packed(element, &[3 * n, k], held, at).is_err());
+    }
+    let form = format!("{} {:x}", Weight::LAYOUT, hash.finalize());
+    assert_eq!(
+        form, "1 c2c2f43e308037538b15ce73fb5928ca5b3fcb538405c077c635abd589f271b9",
+        "raise Weight::LAYOUT when this changes"
+    );
+}
+
 /// What is packed must not be read by another instruction set's idea of it.
 #[test]
 fn all_instruction_sets_pack_alike() {
@@ -265,7 +296,7 @@ fn attention_follows_the_formula_for_any_number_of_queries() {
                     let (mut sums, mut out) = (vec![NOTHING; which.len()], vec![0.0; flat.len()]);
                     for (page, head) in pages.iter().enumerate() {
                         let seen: Vec<_> = which.clone().map(|q| within(seen(q), page)).collect();
-                        let job = PageJob { kind, head, queries: &flat, seen: &seen, dim };
+                        let job = PageJob { kind, head, queries: &flat, seen: &seen, dim, next: Some(head) };
                         let mut gathered = Gathered { sums: &mut sums, values: &mut out };
                         (isa.kernels().attend)(&job, &mut Default::default(), &mut gathered);
                     }

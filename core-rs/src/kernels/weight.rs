@@ -1,5 +1,6 @@
 //! A weight as the CPU multiplies it: block formats packed in panels of sixteen rows (see `layout`), floats as they lie.
-//! Bytes of the file are packed as they come, so that no weight is in memory twice.
+//! Bytes of the file are packed as they come, so that no weight is in memory twice. What was packed once may be kept
+//! and handed in again as it is.
 
 use half::{bf16, f16};
 
@@ -7,7 +8,7 @@ use super::blocks::{Format, StoredRows};
 use super::dispatch::{Isa, active};
 use super::floats::{self, Floats};
 use super::layout::{self, PANEL, Shape};
-use super::memory::Memory;
+use super::memory::{Held, LINE, Memory, Stored};
 use super::parallel::Shared;
 use super::pool::Pool;
 use crate::error::{Error, Result};
@@ -43,35 +44,37 @@ pub struct Weight {
     n_rows: usize,
     row_len: usize,
     element: Element,
-    memory: Memory,
+    stored: Stored,
     isa: Isa,
+}
+
+/// What a tensor is, checked.
+#[derive(Debug, Clone)]
+struct Form {
+    shape: Vec<usize>,
+    n_rows: usize,
+    row_len: usize,
+    element: Element,
+    /// Bytes of a row in a file.
+    row_bytes: usize,
+    /// Bytes of all rows as they are multiplied.
+    bytes: usize,
 }
 
 /// A weight whose bytes are still coming.
 #[derive(Debug)]
 pub struct Filling {
-    weight: Weight,
-    /// Bytes of a row as stored.
-    row_bytes: usize,
+    form: Form,
+    memory: Memory,
+    isa: Isa,
     /// Rows that are in their place.
     rows: usize,
     /// Bytes behind them: less than a panel.
     waiting: Vec<u8>,
 }
 
-impl Weight {
-    /// Rows that are best handed in together.
-    pub const ROWS_TOGETHER: usize = PANEL;
-
-    /// Room for a tensor of `shape`, rows last, all of it at once. Its products use the kernels of [`active`].
-    ///
-    /// # Errors
-    /// `invalid_format` when rows are no whole blocks, `unsupported` for more memory than there is.
-    pub fn open(element: Element, shape: &[usize]) -> Result<Filling> {
-        Self::open_for(active(), element, shape)
-    }
-
-    fn open_for(isa: Isa, element: Element, shape: &[usize]) -> Result<Filling> {
+impl Form {
+    fn of(element: Element, shape: &[usize]) -> Result<Self> {
         let row_len = shape.last().copied().unwrap_or(1);
         let n_rows = shape.iter().rev().skip(1).product::<usize>();
         let Some(row_bytes) = element.row_bytes(row_len).filter(|&bytes| bytes > 0 && n_rows > 0) else {
@@ -83,9 +86,60 @@ impl Weight {
             _ => n_rows.checked_mul(row_bytes),
         };
         let too_much = || Error::unsupported(format!("expected a weight that fits into memory, got shape {shape:?}"));
-        let memory = Memory::zeros(bytes.ok_or_else(too_much)?)?;
-        let weight = Self { shape: shape.to_vec(), n_rows, row_len, element, memory, isa };
-        Ok(Filling { weight, row_bytes, rows: 0, waiting: Vec::new() })
+        Ok(Self { shape: shape.to_vec(), n_rows, row_len, element, row_bytes, bytes: bytes.ok_or_else(too_much)? })
+    }
+
+    fn weight(self, stored: Stored, isa: Isa) -> Weight {
+        let Self { shape, n_rows, row_len, element, .. } = self;
+        Weight { shape, n_rows, row_len, element, stored, isa }
+    }
+}
+
+impl Weight {
+    /// Rows that are best handed in together.
+    pub const ROWS_TOGETHER: usize = PANEL;
+    /// Raised whenever the same tensor is packed to other bytes than before; a test holds it to that.
+    pub const LAYOUT: u32 = 1;
+    /// Packed weights that are handed in begin at multiples of it.
+    pub const ALIGNMENT: usize = LINE;
+
+    /// Room for a tensor of `shape`, rows last, all of it at once. Its products use the kernels of [`active`].
+    ///
+    /// # Errors
+    /// `invalid_format` when rows are no whole blocks, `unsupported` for more memory than there is.
+    pub fn open(element: Element, shape: &[usize]) -> Result<Filling> {
+        Self::open_for(active(), element, shape)
+    }
+
+    fn open_for(isa: Isa, element: Element, shape: &[usize]) -> Result<Filling> {
+        let form = Form::of(element, shape)?;
+        let memory = Memory::zeros(form.bytes)?;
+        Ok(Filling { form, memory, isa, rows: 0, waiting: Vec::new() })
+    }
+
+    /// Bytes that [`Weight::packed`] of such a tensor has.
+    ///
+    /// # Errors
+    /// As [`Weight::open`].
+    pub fn packed_len(element: Element, shape: &[usize]) -> Result<usize> {
+        Form::of(element, shape).map(|form| form.bytes)
+    }
+
+    /// A weight from what [`Weight::packed`] gave with the same [`Weight::LAYOUT`], `at` so many bytes into `held`,
+    /// where it stays.
+    ///
+    /// # Errors
+    /// As [`Weight::open`], and `invalid_format` when `held` ends before, or `at` is no multiple of
+    /// [`Weight::ALIGNMENT`].
+    pub fn from_packed(element: Element, shape: &[usize], held: Held, at: usize) -> Result<Self> {
+        let form = Form::of(element, shape)?;
+        let stored = Stored::part(held, at..at.saturating_add(form.bytes))?;
+        Ok(form.weight(stored, active()))
+    }
+
+    /// The bytes that products read, for all instruction sets the same.
+    pub fn packed(&self) -> &[u8] {
+        self.stored.bytes()
     }
 
     /// A weight from all of its bytes at once, with kernels of a named instruction set.
@@ -113,7 +167,7 @@ impl Weight {
 
     /// Bytes of memory it takes.
     pub fn bytes(&self) -> usize {
-        self.memory.bytes().len()
+        self.packed().len()
     }
 
     /// Writes the values of row `i` to `out`, which is exactly as long.
@@ -147,12 +201,12 @@ impl Weight {
     /// Panel `i` of packed rows.
     pub(super) fn panel(&self, format: Format, i: usize) -> &[u8] {
         let len = Shape::of(format).panel(self.row_len);
-        &self.memory.bytes()[i * len..][..len]
+        &self.packed()[i * len..][..len]
     }
 
     /// The values of a float weight; none for blocks.
     pub(super) fn floats(&self) -> Floats<'_> {
-        let bytes = self.memory.bytes();
+        let bytes = self.packed();
         // SAFETY: memory begins on a cache line and holds whole numbers, of which all bits are values.
         unsafe {
             match self.element {
@@ -167,16 +221,16 @@ impl Weight {
 impl Filling {
     /// Takes the next bytes and returns how many it took: all, or what was missing.
     pub fn push(&mut self, bytes: &[u8]) -> usize {
-        let missing = (self.weight.n_rows - self.rows) * self.row_bytes - self.waiting.len();
+        let missing = (self.form.n_rows - self.rows) * self.form.row_bytes - self.waiting.len();
         let mut bytes = &bytes[..bytes.len().min(missing)];
         let taken = bytes.len();
         while !bytes.is_empty() {
             // Whole panels go to their place as they are, the last one when all of its rows are there.
-            let next = (self.weight.n_rows - self.rows).min(PANEL) * self.row_bytes;
+            let next = (self.form.n_rows - self.rows).min(PANEL) * self.form.row_bytes;
             if self.waiting.is_empty() && bytes.len() >= next {
-                let all = bytes.len() / self.row_bytes;
-                let whole = if self.rows + all == self.weight.n_rows { all } else { all / PANEL * PANEL };
-                let (rows, rest) = bytes.split_at(whole * self.row_bytes);
+                let all = bytes.len() / self.form.row_bytes;
+                let whole = if self.rows + all == self.form.n_rows { all } else { all / PANEL * PANEL };
+                let (rows, rest) = bytes.split_at(whole * self.form.row_bytes);
                 self.place(rows);
                 bytes = rest;
             } else {
@@ -196,7 +250,7 @@ impl Filling {
 
     /// Whether no byte is missing.
     pub fn is_full(&self) -> bool {
-        self.rows == self.weight.n_rows
+        self.rows == self.form.n_rows
     }
 
     /// The weight.
@@ -205,27 +259,28 @@ impl Filling {
     /// `invalid_format` when bytes are missing.
     pub fn finish(self) -> Result<Weight> {
         if self.is_full() {
-            return Ok(self.weight);
+            return Ok(self.form.weight(Stored::Own(self.memory), self.isa));
         }
-        let (all, got) = (self.weight.n_rows * self.row_bytes, self.rows * self.row_bytes + self.waiting.len());
+        let Form { n_rows, row_bytes, .. } = self.form;
+        let (all, got) = (n_rows * row_bytes, self.rows * row_bytes + self.waiting.len());
         Err(Error::invalid_format(format!("reading a weight: expected {all} bytes, got {got}")))
     }
 
     /// Brings whole rows to their place: a multiple of [`PANEL`], or the last ones.
     fn place(&mut self, rows: &[u8]) {
-        let (first, n) = (self.rows, rows.len() / self.row_bytes);
+        let Form { element, row_len: k, row_bytes, .. } = self.form;
+        let (first, n, isa) = (self.rows, rows.len() / row_bytes, self.isa);
         self.rows += n;
-        let Weight { element, row_len: k, isa, .. } = self.weight;
         let Element::Blocks(format) = element else {
-            let at = first * self.row_bytes;
-            self.weight.memory.bytes_mut()[at..at + rows.len()].copy_from_slice(rows);
+            let at = first * row_bytes;
+            self.memory.bytes_mut()[at..at + rows.len()].copy_from_slice(rows);
             return;
         };
         let len = Shape::of(format).panel(k);
-        let out = Shared::new(self.weight.memory.bytes_mut());
+        let out = Shared::new(self.memory.bytes_mut());
         Pool::global().run(n.div_ceil(PANEL), &|piece, _| {
-            let at = piece * PANEL * self.row_bytes;
-            let bytes = &rows[at..rows.len().min(at + PANEL * self.row_bytes)];
+            let at = piece * PANEL * row_bytes;
+            let bytes = &rows[at..rows.len().min(at + PANEL * row_bytes)];
             let panel = first / PANEL + piece;
             // SAFETY: each piece has a panel of its own.
             let panel = unsafe { out.slice(panel * len..(panel + 1) * len) };

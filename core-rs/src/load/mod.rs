@@ -13,9 +13,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use serde::Serialize;
 
-#[cfg(any(test, feature = "cuda"))]
-pub use self::blocks::element;
-pub use self::blocks::open;
+pub use self::blocks::{element, open};
 pub use self::device::Place;
 pub use self::stream::Stream;
 
@@ -73,6 +71,9 @@ pub struct ModelInfo {
     pub defaults: Defaults,
     /// Where the arithmetic runs, such as `cpu avx2` or `cuda:0`.
     pub device: String,
+    /// Why packed weights could be neither found nor kept, where that was wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_mapped: Option<String>,
 }
 
 /// How a model's publishers would sample, as far as they say (`generation_config.json`, `general.sampling.*`).
@@ -222,6 +223,7 @@ fn describe(file: &Gguf, tokenizer: &Tokenizer, config: &Config) -> Result<Model
         special_tokens: tokenizer.special_texts(),
         defaults: Defaults::read(&file.metadata)?,
         device: format!("cpu {}", kernels::active()),
+        not_mapped: None,
     })
 }
 

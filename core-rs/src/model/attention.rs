@@ -247,7 +247,7 @@ impl Attention {
         }
         let (mut sums, values) = ([NOTHING; QUERIES], sized(room, n * dim));
         values.fill(0.0);
-        for page in pages {
+        for page in pages.clone() {
             let first = page * PAGE;
             let mut seen = [const { 0..0 }; QUERIES];
             for (seen, q) in seen.iter_mut().zip(unit.queries.clone()) {
@@ -255,7 +255,8 @@ impl Attention {
                 *seen = all.start.saturating_sub(first).min(PAGE)..all.end.saturating_sub(first).min(PAGE);
             }
             let head = cache.head(layer, unit.head, page);
-            let job = PageJob { kind: cache.kind(), head, queries, seen: &seen[..n], dim };
+            let next = (page + 1 < pages.end).then(|| cache.head(layer, unit.head, page + 1));
+            let job = PageJob { kind: cache.kind(), head, queries, seen: &seen[..n], dim, next };
             look(&job, &mut Gathered { sums: &mut sums[..n], values: &mut *values });
         }
         for (q, sums) in sums[..n].iter().enumerate().filter(|(_, sums)| **sums != NOTHING) {

@@ -14,7 +14,8 @@ use serde::Deserialize;
 
 use super::compiling::{Compiling, MAX_COMPILE};
 use super::source::Source;
-use super::{closed, machine, monotonic_ms, panic_text, random_seed};
+use super::{closed, machine, monotonic_ms, packed, panic_text, random_seed};
+use crate::checkpoint::Checkpoint;
 use crate::constrain::{STACK_BYTES, Vocabulary};
 use crate::engine::{Ask, Constraint, Engine, Event, EventKind, Grammar, Limits, RequestId, Speculate};
 use crate::error::{Error, ErrorKind, Result};
@@ -55,6 +56,8 @@ pub struct HostConfig {
     pub kv: CacheType,
     /// Where the model runs: `cpu`, which is the default, `cuda` or `cuda:N`.
     pub device: Option<String>,
+    /// A folder where packed weights are kept, for the CPU; without one they are packed in memory at each start.
+    pub packed: Option<PathBuf>,
 }
 
 /// One of the models to load.
@@ -64,6 +67,7 @@ struct Wish<'a> {
     context_length: Option<usize>,
     kv: CacheType,
     place: Place,
+    packed: Option<&'a Path>,
 }
 
 /// An engine on a thread of its own.
@@ -358,8 +362,9 @@ impl Shared {
 
     fn load(&self, config: &HostConfig, place: Place, limits: Limits) -> Result<Engine<Llama>> {
         let HostConfig { path, lora, context_length, kv, .. } = config;
-        let loaded = self.load_model(&Wish { path, lora, context_length: *context_length, kv: *kv, place })?;
-        let draft = config.draft.as_ref().map(|path| self.load_draft(path, place, &loaded)).transpose()?;
+        let packed = config.packed.as_deref();
+        let loaded = self.load_model(&Wish { path, lora, context_length: *context_length, kv: *kv, place, packed })?;
+        let draft = config.draft.as_ref().map(|path| self.load_draft(path, (place, packed), &loaded)).transpose()?;
         let mut info = loaded.info;
         info.constrains = true;
         if info.name.is_empty() {
@@ -381,7 +386,7 @@ impl Shared {
         let path = wish.path;
         let cannot = |e: Error| e.context(format!("cannot load {}", path.display()));
         let source = Source { path: path.to_path_buf(), base: None, lora: wish.lora.to_vec() };
-        let checkpoint = source.open().map_err(|e| e.context("cannot load"))?;
+        let (checkpoint, files) = source.open_recorded().map_err(|e| e.context("cannot load"))?;
         let plan = checkpoint.plan(wish.context_length).and_then(|plan| plan.on(wish.place)).map_err(cannot)?;
         let memory = machine::memory_of(plan.device()).map_err(cannot)?;
         inspect::check(&checkpoint, plan.config(), memory).map_err(cannot)?;
@@ -391,13 +396,32 @@ impl Shared {
             self.events.notify_all();
             if matches!(state.phase, Phase::Closed) { Err(closed()) } else { Ok(()) }
         };
-        checkpoint.load(plan, wish.kv, &mut progress).map_err(cannot)
+        let found = match wish.packed.filter(|_| wish.place == Place::Cpu) {
+            Some(folder) => packed::find_or_make(&checkpoint, &files, folder, &mut progress),
+            None => Ok(None),
+        };
+        let not_mapped = match found {
+            Ok(Some(found)) => {
+                // What was read for them need not stay in memory beside them.
+                let checkpoint = if found.made { source.open().map_err(cannot)? } else { checkpoint };
+                // All bytes have been told of.
+                let load = |checkpoint: Checkpoint| checkpoint.load(plan, wish.kv, &mut |_, _| Ok(()));
+                return found.put_into(checkpoint).and_then(load).map_err(cannot);
+            }
+            Ok(None) => None,
+            Err(error) if error.kind() == ErrorKind::Closed => return Err(error),
+            Err(error) => Some(error.to_string()),
+        };
+        let mut loaded = checkpoint.load(plan, wish.kv, &mut progress).map_err(cannot)?;
+        loaded.info.not_mapped = not_mapped;
+        Ok(loaded)
     }
 
     /// The smaller model, which must mean the same by each token id.
-    fn load_draft(&self, path: &Path, place: Place, of: &Loaded) -> Result<Llama> {
+    fn load_draft(&self, path: &Path, (place, packed): (Place, Option<&Path>), of: &Loaded) -> Result<Llama> {
         let context_length = Some(of.info.context_length);
-        let draft = self.load_model(&Wish { path, lora: &[], context_length, kv: CacheType::default(), place })?;
+        let draft =
+            self.load_model(&Wish { path, lora: &[], context_length, kv: CacheType::default(), place, packed })?;
         let (ours, theirs) = (&of.tokenizer, &draft.tokenizer);
         let len = ours.len().max(theirs.len()) as u32;
         match (0..len).find(|&id| ours.piece(id) != theirs.piece(id)) {

@@ -5,6 +5,7 @@ mod content;
 mod disk;
 pub mod host;
 mod machine;
+mod packed;
 pub mod source;
 pub mod task;
 
@@ -65,7 +66,25 @@ impl MappedFile {
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| fail(e.to_string()))?;
         Ok(Self(map))
     }
+
+    /// Has all pages read, in order, so that nobody waits for them later; `progress` is told of bytes done.
+    ///
+    /// # Errors
+    /// What `progress` returns.
+    pub fn populate(&self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+        for at in (0..self.len()).step_by(POPULATE_BYTES) {
+            let len = POPULATE_BYTES.min(self.len() - at);
+            // Kernels that cannot do it say so, and read each page when it is needed, as other systems do.
+            #[cfg(target_os = "linux")]
+            let _ = self.0.advise_range(memmap2::Advice::PopulateRead, at, len);
+            progress((at + len) as u64)?;
+        }
+        Ok(())
+    }
 }
+
+/// Bytes of a mapped file that are read between two reports of progress.
+const POPULATE_BYTES: usize = 64 << 20;
 
 impl AsRef<[u8]> for MappedFile {
     fn as_ref(&self) -> &[u8] {
