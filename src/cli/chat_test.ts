@@ -48,13 +48,13 @@ Deno.test("falling back to the slower engine is said once, and not with --quiet"
 });
 
 Deno.test("packed weights are kept in the cache folder, where there is one, or in memory", async () => {
-  const { terminal, opened, run } = stage();
-  assertEquals(await run("chat", ...MODEL, "hi"), 0);
-  assertEquals(await run("chat", ...MODEL, "--packed", "memory", "hi"), 0);
-  delete terminal.environment.HOME;
-  assertEquals(await run("chat", ...MODEL, "hi"), 0);
-  assertEquals(opened.map(({ packed }) => packed), ["/home/nobody/.cache/llamero/packed", undefined, undefined]);
-  assertEquals(terminal.errors, "");
+  const kept = "/home/nobody/.cache/llamero/packed";
+  for (const [flags, home, expected] of [[[], true, kept], [["--packed", "memory"], true], [[], false]] as const) {
+    const { terminal, opened, run } = stage();
+    if (!home) delete terminal.environment.HOME;
+    assertEquals([await run("chat", ...MODEL, ...flags, "hi"), terminal.errors], [0, ""]);
+    assertEquals(opened[0]?.packed, expected);
+  }
 
   const full = stage({ model: { notMapped: "the disk is full" } });
   assertEquals(await full.run("chat", ...MODEL, "hi"), 0);
