@@ -237,6 +237,10 @@ machine("bench alone may start any program: itself, a neighbour, a python", asyn
   m.stub("deno", DENO("2.9.6"));
   assertStringIncludes((await m.run(["chat"], LIB)).out, "[--allow-run=python3,python]\n");
   assertStringIncludes((await m.run(["bench"], LIB)).out, "[--allow-run]\n");
+  // A turn reads its own peak of memory, for which Deno wants every permission.
+  const { out } = await m.run(["bench", "--turn", "decode"], LIB);
+  assertStringIncludes(out, "[-A]\n");
+  assertEquals(out.includes("[--allow-"), false);
 });
 
 machine("--engine wasm builds and permits WebAssembly instead of the library", async (m) => {

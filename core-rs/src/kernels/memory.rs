@@ -1,4 +1,4 @@
-//! Memory for weights: zeros, on whole cache lines, in huge pages where the system has them; or bytes that somebody else
+//! Memory for weights, keys and values: zeros, on whole cache lines, in huge pages where the system has them; or bytes that somebody else
 //! holds, such as a mapped file.
 
 use std::ops::Range;
@@ -13,7 +13,7 @@ pub(crate) const LINE: usize = 64;
 const LARGE: usize = 4 << 20;
 
 /// Bytes that begin on a cache line.
-pub(super) struct Memory {
+pub(crate) struct Memory {
     place: Place,
     len: usize,
 }
@@ -33,7 +33,7 @@ impl Memory {
     ///
     /// # Errors
     /// `unsupported` when there is not as much memory.
-    pub(super) fn zeros(len: usize) -> Result<Self> {
+    pub(crate) fn zeros(len: usize) -> Result<Self> {
         let none = || Error::unsupported(format!("expected {len} bytes of memory, got none"));
         #[cfg(not(target_family = "wasm"))]
         if len >= LARGE {
@@ -50,7 +50,7 @@ impl Memory {
     }
 
     /// All bytes.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match &self.place {
             // SAFETY: a line is its bytes, and there are as many lines as `len` needs.
             Place::Lines(lines) => unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), self.len) },
@@ -60,7 +60,7 @@ impl Memory {
     }
 
     /// All bytes, to be written.
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.place {
             // SAFETY: as above.
             Place::Lines(lines) => unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), self.len) },

@@ -50,25 +50,28 @@ struct Unit {
     row: usize,
 }
 
-/// The shape of a step.
-struct Shape<'a> {
+/// What a step attends to.
+struct Step<'a, 'b> {
     config: &'a Config,
+    batch: &'a [Segment<'b>],
+    layer: usize,
+    /// Query heads of a key head.
     group: usize,
 }
 
-impl Shape<'_> {
+impl Step<'_, '_> {
     fn blocks(&self, tokens: usize) -> usize {
         (tokens * self.group).div_ceil(QUERIES)
     }
 
     /// Number of units without chunks.
-    fn units(&self, batch: &[Segment<'_>]) -> usize {
-        batch.iter().map(|segment| self.blocks(segment.tokens.len()) * self.config.n_head_kv).sum()
+    fn units(&self) -> usize {
+        self.batch.iter().map(|segment| self.blocks(segment.tokens.len()) * self.config.n_head_kv).sum()
     }
 
-    fn unit(&self, batch: &[Segment<'_>], mut i: usize) -> Unit {
+    fn unit(&self, mut i: usize) -> Unit {
         let mut row = 0;
-        for (segment, Segment { tokens, .. }) in batch.iter().enumerate() {
+        for (segment, Segment { tokens, .. }) in self.batch.iter().enumerate() {
             let (blocks, heads) = (self.blocks(tokens.len()), self.config.n_head_kv);
             if i < blocks * heads {
                 let first = i % blocks * QUERIES;
@@ -78,6 +81,49 @@ impl Shape<'_> {
             (i, row) = (i - blocks * heads, row + tokens.len());
         }
         unreachable!("units are counted by the same rule")
+    }
+
+    /// What the unit's queries get from chunk `c`, handed to `take` query by query if it is anything. Whether the same
+    /// thread `goes_on` with the next chunk is for what to ask memory for.
+    fn gather(
+        &self,
+        unit: &Unit,
+        c: usize,
+        goes_on: bool,
+        queries: &[f32],
+        room: &mut Vec<f32>,
+        mut take: impl FnMut(usize, [f32; 2], &[f32]),
+    ) {
+        let (cache, dim, n) = (&*self.batch[unit.segment].cache, self.config.head_dim, unit.queries.len());
+        let window = self.config.sliding_window.unwrap_or(usize::MAX);
+        let seen_by = |q: usize| {
+            let len = cache.len() + q / self.group + 1;
+            len.saturating_sub(window)..len
+        };
+        let (oldest, newest) = (seen_by(unit.queries.start).start, seen_by(unit.queries.end - 1).end);
+        let (chunk, all) = (c * CHUNK_PAGES..(c + 1) * CHUNK_PAGES, oldest / PAGE..newest.div_ceil(PAGE));
+        let pages = chunk.start.max(all.start)..chunk.end.min(all.end);
+        if pages.is_empty() {
+            return;
+        }
+        let (mut sums, values) = ([NOTHING; QUERIES], sized(room, n * dim));
+        values.fill(0.0);
+        let end = if goes_on { all.end } else { pages.end };
+        for page in pages {
+            let first = page * PAGE;
+            let mut seen = [const { 0..0 }; QUERIES];
+            for (seen, q) in seen.iter_mut().zip(unit.queries.clone()) {
+                let all = seen_by(q);
+                *seen = all.start.saturating_sub(first).min(PAGE)..all.end.saturating_sub(first).min(PAGE);
+            }
+            let head = cache.head(self.layer, unit.head, page);
+            let next = (page + 1 < end).then(|| cache.head(self.layer, unit.head, page + 1));
+            let job = PageJob { kind: cache.kind(), head, queries, seen: &seen[..n], dim, next };
+            look(&job, &mut Gathered { sums: &mut sums[..n], values: &mut *values });
+        }
+        for (q, sums) in sums[..n].iter().enumerate().filter(|(_, sums)| **sums != NOTHING) {
+            take(q, *sums, &values[q * dim..][..dim]);
+        }
     }
 }
 
@@ -142,8 +188,8 @@ impl Attention {
         queries: &[f32],
         out: &mut [f32],
     ) {
-        let shape = Shape { config, group: config.n_head / config.n_head_kv };
-        let units = shape.units(batch);
+        let step = Step { config, batch, layer, group: config.n_head / config.n_head_kv };
+        let units = step.units();
         let longest = batch.iter().map(|s| s.cache.len() + s.tokens.len()).max().unwrap_or(0);
         let chunks = longest.div_ceil(CHUNK);
         let dim = config.head_dim;
@@ -153,18 +199,18 @@ impl Attention {
         let shared = Shared::new(out);
         if chunks == 1 || units >= UNITS * Pool::global().threads() {
             Pool::global().run(units, &|i, _| {
-                let unit = shape.unit(batch, i);
+                let unit = step.unit(i);
                 SCRATCH.with_borrow_mut(|scratch| {
                     let n = unit.queries.len();
                     let Scratch { queries: rotated, chunk, total } = scratch;
-                    let rotated = this.rotated(&shape, &unit, queries, rotated);
+                    let rotated = this.rotated(&step, &unit, queries, rotated);
                     let (mut sums, total) = ([NOTHING; QUERIES], sized(total, n * dim));
                     for c in 0..chunks {
-                        this.gather(&shape, batch, layer, &unit, c, rotated, chunk, |i, more, values| {
+                        step.gather(&unit, c, true, rotated, chunk, |i, more, values| {
                             add_chunk(&mut sums[i], &mut total[i * dim..][..dim], more, values);
                         });
                     }
-                    store(&shape, &unit, &sums, total, &shared);
+                    store(&step, &unit, &sums, total, &shared);
                 });
             });
         } else {
@@ -172,7 +218,7 @@ impl Attention {
                 (sized(&mut sums, units * chunks * QUERIES), sized(&mut values, units * chunks * QUERIES * dim));
             let (shared_sums, shared_values) = (Shared::new(&mut *all_sums), Shared::new(&mut *all_values));
             Pool::global().run(units * chunks, &|i, _| {
-                let unit = shape.unit(batch, i / chunks);
+                let unit = step.unit(i / chunks);
                 // SAFETY: each unit and chunk is one piece's alone.
                 let (sums, values) = unsafe {
                     let places = i * QUERIES..(i + 1) * QUERIES;
@@ -181,15 +227,15 @@ impl Attention {
                 sums.fill(NOTHING);
                 SCRATCH.with_borrow_mut(|scratch| {
                     let Scratch { queries: rotated, chunk, .. } = scratch;
-                    let rotated = this.rotated(&shape, &unit, queries, rotated);
-                    this.gather(&shape, batch, layer, &unit, i % chunks, rotated, chunk, |i, more, from| {
+                    let rotated = this.rotated(&step, &unit, queries, rotated);
+                    step.gather(&unit, i % chunks, false, rotated, chunk, |i, more, from| {
                         sums[i] = more;
                         values[i * dim..][..dim].copy_from_slice(from);
                     });
                 });
             });
             for i in 0..units {
-                let unit = shape.unit(batch, i);
+                let unit = step.unit(i);
                 let n = unit.queries.len();
                 SCRATCH.with_borrow_mut(|scratch| {
                     let (mut sums, total) = ([NOTHING; QUERIES], sized(&mut scratch.total, n * dim));
@@ -202,7 +248,7 @@ impl Attention {
                             &all_values[at * dim..][..dim],
                         );
                     }
-                    store(&shape, &unit, &sums, total, &shared);
+                    store(&step, &unit, &sums, total, &shared);
                 });
             }
         }
@@ -210,74 +256,30 @@ impl Attention {
     }
 
     /// The unit's queries, rotated.
-    fn rotated<'a>(&self, shape: &Shape<'_>, unit: &Unit, queries: &[f32], room: &'a mut Vec<f32>) -> &'a [f32] {
-        let dim = shape.config.head_dim;
+    fn rotated<'a>(&self, step: &Step<'_, '_>, unit: &Unit, queries: &[f32], room: &'a mut Vec<f32>) -> &'a [f32] {
+        let dim = step.config.head_dim;
         let room = sized(room, unit.queries.len() * dim);
         for (to, q) in room.chunks_exact_mut(dim).zip(unit.queries.clone()) {
-            to.copy_from_slice(&queries[place(shape, unit, q)]);
-            self.rotate(unit.row + q / shape.group, shape.config.rope_dim, to);
+            to.copy_from_slice(&queries[place(step, unit, q)]);
+            self.rotate(unit.row + q / step.group, step.config.rope_dim, to);
         }
         room
-    }
-
-    /// What the unit's queries get from chunk `c`, handed to `take` query by query if it is anything.
-    #[allow(clippy::too_many_arguments)]
-    fn gather(
-        &self,
-        shape: &Shape<'_>,
-        batch: &[Segment<'_>],
-        layer: usize,
-        unit: &Unit,
-        c: usize,
-        queries: &[f32],
-        room: &mut Vec<f32>,
-        mut take: impl FnMut(usize, [f32; 2], &[f32]),
-    ) {
-        let (cache, dim, n) = (&*batch[unit.segment].cache, shape.config.head_dim, unit.queries.len());
-        let window = shape.config.sliding_window.unwrap_or(usize::MAX);
-        let seen_by = |q: usize| {
-            let len = cache.len() + q / shape.group + 1;
-            len.saturating_sub(window)..len
-        };
-        let (oldest, newest) = (seen_by(unit.queries.start).start, seen_by(unit.queries.end - 1).end);
-        let pages = c * CHUNK_PAGES..(c + 1) * CHUNK_PAGES;
-        let pages = pages.start.max(oldest / PAGE)..pages.end.min(newest.div_ceil(PAGE));
-        if pages.is_empty() {
-            return;
-        }
-        let (mut sums, values) = ([NOTHING; QUERIES], sized(room, n * dim));
-        values.fill(0.0);
-        for page in pages.clone() {
-            let first = page * PAGE;
-            let mut seen = [const { 0..0 }; QUERIES];
-            for (seen, q) in seen.iter_mut().zip(unit.queries.clone()) {
-                let all = seen_by(q);
-                *seen = all.start.saturating_sub(first).min(PAGE)..all.end.saturating_sub(first).min(PAGE);
-            }
-            let head = cache.head(layer, unit.head, page);
-            let next = (page + 1 < pages.end).then(|| cache.head(layer, unit.head, page + 1));
-            let job = PageJob { kind: cache.kind(), head, queries, seen: &seen[..n], dim, next };
-            look(&job, &mut Gathered { sums: &mut sums[..n], values: &mut *values });
-        }
-        for (q, sums) in sums[..n].iter().enumerate().filter(|(_, sums)| **sums != NOTHING) {
-            take(q, *sums, &values[q * dim..][..dim]);
-        }
     }
 }
 
 /// Where query `q` of a unit lies among all rows.
-fn place(shape: &Shape<'_>, unit: &Unit, q: usize) -> Range<usize> {
-    let Config { n_head, head_dim, .. } = *shape.config;
-    let (row, head) = (unit.row + q / shape.group, unit.head * shape.group + q % shape.group);
+fn place(step: &Step<'_, '_>, unit: &Unit, q: usize) -> Range<usize> {
+    let Config { n_head, head_dim, .. } = *step.config;
+    let (row, head) = (unit.row + q / step.group, unit.head * step.group + q % step.group);
     let at = (row * n_head + head) * head_dim;
     at..at + head_dim
 }
 
 /// Writes what queries have gathered, as a mean.
-fn store(shape: &Shape<'_>, unit: &Unit, sums: &[[f32; 2]], values: &[f32], out: &Shared<'_, f32>) {
-    for ((q, sums), values) in unit.queries.clone().zip(sums).zip(values.chunks_exact(shape.config.head_dim)) {
+fn store(step: &Step<'_, '_>, unit: &Unit, sums: &[[f32; 2]], values: &[f32], out: &Shared<'_, f32>) {
+    for ((q, sums), values) in unit.queries.clone().zip(sums).zip(values.chunks_exact(step.config.head_dim)) {
         // SAFETY: each query is one unit's alone.
-        let out = unsafe { out.slice(place(shape, unit, q)) };
+        let out = unsafe { out.slice(place(step, unit, q)) };
         out.iter_mut().zip(values).for_each(|(out, v)| *out = v / sums[1]);
     }
 }

@@ -3,23 +3,60 @@
 //! A page holds [`PAGE`] tokens of all layers, head by head in the form that attention reads (`kernels::attend`). Pages
 //! are what conversations will share; until then each has its own.
 
-use std::cell::UnsafeCell;
+use std::ops::Range;
+use std::ptr::NonNull;
 
 use super::config::Config;
 #[cfg(any(test, feature = "cuda"))]
 use super::kv_rows::KvRows;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{CacheType, PAGE};
+use crate::kernels::{CacheType, Memory, PAGE};
 
 /// Bytes that several threads write, head by head.
-struct Page(Box<[UnsafeCell<u8>]>);
+struct Page {
+    start: NonNull<u8>,
+    len: usize,
+    /// What holds them. Used by nobody else: `start` is the one way to them.
+    _memory: Memory,
+}
 
 // SAFETY: bytes are only read through a shared cache, and only written through a `Writer`, which borrows it for itself.
 unsafe impl Sync for Page {}
+// SAFETY: it owns its memory.
+unsafe impl Send for Page {}
+
+impl Page {
+    fn new(bytes: usize) -> Result<Self> {
+        let mut memory = Memory::zeros(bytes)?;
+        let start = NonNull::from(memory.bytes_mut()).cast();
+        Ok(Self { start, len: bytes, _memory: memory })
+    }
+
+    /// A part of it.
+    ///
+    /// # Safety
+    /// Nobody writes there meanwhile.
+    unsafe fn part(&self, part: Range<usize>) -> &[u8] {
+        assert!(part.start <= part.end && part.end <= self.len, "part {part:?} of {}", self.len);
+        // SAFETY: in bounds by the assertion, and alive as long as the page; nobody writes by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(part.start), part.len()) }
+    }
+
+    /// A part of it, to be written.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes there meanwhile.
+    #[allow(clippy::mut_from_ref)] // Disjoint parts are the purpose; the safety section asks for them.
+    unsafe fn part_mut(&self, part: Range<usize>) -> &mut [u8] {
+        assert!(part.start <= part.end && part.end <= self.len, "part {part:?} of {}", self.len);
+        // SAFETY: as above, exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(part.start), part.len()) }
+    }
+}
 
 impl std::fmt::Debug for Page {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.0.len())
+        write!(f, "{} bytes", self.len)
     }
 }
 
@@ -117,13 +154,11 @@ impl KvCache {
         }
         while self.capacity() < wanted {
             let bytes = self.page_bytes();
-            let mut page = Vec::new();
-            page.try_reserve_exact(bytes).map_err(|_| {
+            let page = Page::new(bytes).map_err(|_| {
                 let message = format!("extending the context: expected {bytes} bytes of memory, got none");
                 Error::new(ErrorKind::Overloaded, message)
             })?;
-            page.resize_with(bytes, || UnsafeCell::new(0));
-            self.pages.push(Page(page.into_boxed_slice()));
+            self.pages.push(page);
         }
         Ok(())
     }
@@ -138,10 +173,9 @@ impl KvCache {
 
     /// The part of a page that head `head` of layer `layer` has.
     pub(super) fn head(&self, layer: usize, head: usize, page: usize) -> &[u8] {
-        let bytes = self.head_bytes();
-        let part = &self.pages[page].0[(layer * self.n_head_kv + head) * bytes..][..bytes];
-        // SAFETY: cells of bytes are bytes, and while the cache is borrowed nobody has a `Writer` of it.
-        unsafe { std::slice::from_raw_parts(part.as_ptr().cast(), part.len()) }
+        let (bytes, at) = (self.head_bytes(), layer * self.n_head_kv + head);
+        // SAFETY: while the cache is borrowed nobody has a `Writer` of it.
+        unsafe { self.pages[page].part(at * bytes..(at + 1) * bytes) }
     }
 
     pub(super) fn advance(&mut self, n: usize) {
@@ -199,15 +233,7 @@ impl Writer<'_> {
         let at = self.first + token;
         let head = self.layer + head * self.head_bytes;
         // SAFETY: a head's bytes are nobody else's, by the caller's promise and by the borrow.
-        let bytes = unsafe { bytes_mut(&self.pages[at / PAGE].0[head..head + self.head_bytes]) };
+        let bytes = unsafe { self.pages[at / PAGE].part_mut(head..head + self.head_bytes) };
         self.kind.write(bytes, at % PAGE, key, value);
     }
-}
-
-/// # Safety
-/// Nobody else reads or writes the cells meanwhile.
-#[allow(clippy::mut_from_ref)] // That is what cells are for.
-unsafe fn bytes_mut(cells: &[UnsafeCell<u8>]) -> &mut [u8] {
-    // SAFETY: a cell is its byte; exclusive by the caller's promise.
-    unsafe { std::slice::from_raw_parts_mut(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
 }
