@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::activations::{Activations, Token};
+use super::activations::{Activations, TILE, Token};
 use super::blocks::{BLOCK, Format};
 use super::layout::{self, GROUP, GROUPS, Layout, PANEL};
 use super::memory::Lines;
@@ -159,6 +159,7 @@ pub(super) unsafe fn product<S: Simd, L: Layout, const SCALES: usize, const FEW:
 #[inline(always)]
 pub(super) fn check<L: Layout>(panel: PanelRef<'_>, x: &Activations, tokens: &Range<usize>, out: &[[f32; PANEL]]) {
     assert!(x.k() == panel.k && tokens.end <= x.len() && out.len() == tokens.len(), "shapes of a panel");
+    assert!(tokens.start.is_multiple_of(TILE), "tokens from the begin of a tile on");
     assert!(panel.format == L::FORMAT, "format of a panel");
     assert_eq!(panel.bytes.len(), L::SHAPE.panel(panel.k), "bytes of a panel");
 }
@@ -192,11 +193,13 @@ unsafe fn unpack<S: Simd, L: Layout>(panel: *const u8, blocks: usize, scratch: &
     }
 }
 
-/// Products of all rows with up to `T` tokens from `first` on, `V` vectors of rows at a time. Where there are fewer, the
-/// last stands in for those that are not there.
+/// Products of all rows with up to `T` tokens from `first` on, `V` vectors of rows at a time. They are in one tile of
+/// activations, so that one pointer leads to all of them. For those that are not there, whatever lies behind the others
+/// is multiplied.
 ///
 /// # Safety
-/// Weights and tokens have `blocks` blocks; `out` is 1 to `T` long; the CPU has the instructions of `S`.
+/// Weights and tokens have `blocks` blocks; `out` is 1 to `T` long; `first` is a multiple of `T` or of a tile; the CPU has
+/// the instructions of `S`.
 #[inline(always)]
 unsafe fn tile<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize>(
     w: W,
@@ -205,14 +208,11 @@ unsafe fn tile<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
     first: usize,
     out: &mut [[f32; PANEL]],
 ) {
-    let mut tokens = [x.token(first); T];
-    for t in 1..T {
-        tokens[t] = x.token(first + t.min(out.len() - 1));
-    }
-    let mut row = 0;
+    const { assert!(TILE.is_multiple_of(T) || T < FEW_TOKENS) };
+    let (x, mut row) = (x.token(first), 0);
     while row < PANEL {
         // SAFETY: as this function asks; `row + V * S::LANES <= PANEL`, which `V` vectors divide.
-        let sums = unsafe { rows::<S, L, W, V, T>(w, blocks, &tokens, row) };
+        let sums = unsafe { rows::<S, L, W, V, T>(w, blocks, x, row) };
         for t in 0..T.min(out.len()) {
             for v in 0..V {
                 // SAFETY: the lanes are inside the row of `PANEL` floats.
@@ -231,7 +231,7 @@ unsafe fn tile<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
 unsafe fn rows<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize>(
     w: W,
     blocks: usize,
-    tokens: &[Token; T],
+    x: Token,
     row: usize,
 ) -> [[S::Float; V]; T] {
     let scales = L::SHAPE.scales;
@@ -241,7 +241,7 @@ unsafe fn rows<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
         for b in 0..blocks {
             w.prefetch(b);
             for s in 0..scales {
-                let dots = dots::<S, L, W, V, T>(w, b, s, tokens, row);
+                let dots = dots::<S, L, W, V, T>(w, b, s, x, row);
                 let has_sides = L::SHAPE.has_sides();
                 let mut scale = [S::splat(0.0); V];
                 let mut side = [S::splat(0.0); V];
@@ -249,8 +249,8 @@ unsafe fn rows<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
                     (scale[v], side[v]) = w.sides(b, s, row + v * S::LANES);
                 }
                 for t in 0..T {
-                    let x_side = if scales == 1 { *tokens[t].side(b) } else { (*tokens[t].half_sides(b))[s] };
-                    let (x_scale, x_side) = (S::splat(*tokens[t].scale(b)), S::splat(x_side));
+                    let x_side = if scales == 1 { *x.side(b).add(t) } else { (*x.half_sides(b).add(t))[s] };
+                    let (x_scale, x_side) = (S::splat(*x.scale(b).add(t)), S::splat(x_side));
                     for v in 0..V {
                         let sum = S::mul_add(S::mul(scale[v], x_scale), S::float(dots[t][v]), sums[t][v]);
                         sums[t][v] = if has_sides { S::mul_add(side[v], x_side, sum) } else { sum };
@@ -271,7 +271,7 @@ unsafe fn dots<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
     w: W,
     b: usize,
     s: usize,
-    tokens: &[Token; T],
+    x: Token,
     row: usize,
 ) -> [[S::Int; V]; T] {
     let (shape, per_scale) = (L::SHAPE, GROUPS / L::SHAPE.scales);
@@ -285,7 +285,7 @@ unsafe fn dots<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
         if zero > 0 {
             for t in 0..T {
                 let minus =
-                    if shape.scales == 1 { tokens[t].minus(b) } else { (&raw const (*tokens[t].half_minus(b))[s]) };
+                    if shape.scales == 1 { x.minus(b).add(t) } else { (&raw const (*x.half_minus(b).add(t))[s]) };
                 sums[t] = [S::doubled(S::group(minus.cast()), zero.trailing_zeros()); V];
             }
         }
@@ -297,7 +297,7 @@ unsafe fn dots<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
                     let g = s * per_scale + c * chunk + i;
                     let group = w.group(b, g, row + v * S::LANES);
                     for t in 0..T {
-                        let x = S::group(tokens[t].q(b).add(g * GROUP));
+                        let x = S::group(x.q(b).add(t * BLOCK + g * GROUP));
                         if wide {
                             sums[t][v] = dot::<S, L>(sums[t][v], group, x);
                         } else {

@@ -195,11 +195,6 @@ macro_rules! common_512 {
         }
 
         #[inline(always)]
-        unsafe fn doubled(a: __m512i, n: u32) -> __m512i {
-            unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(n as i32)) }
-        }
-
-        #[inline(always)]
         unsafe fn float(a: __m512i) -> __m512 {
             unsafe { _mm512_cvtepi32_ps(a) }
         }
@@ -334,6 +329,11 @@ impl Simd for Avx512 {
     const SIGN: i32 = 128;
     const CHUNK: [usize; 9] = NARROW;
 
+    #[inline(always)]
+    unsafe fn doubled(a: __m512i, n: u32) -> __m512i {
+        unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(n as i32)) }
+    }
+
     /// Of eight bits no two products fit into 16, so nibbles are multiplied apart; AVX-512 has no `sign_epi8`.
     #[inline(always)]
     unsafe fn dot<const BITS: u32>(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
@@ -364,6 +364,13 @@ impl Simd for Avx512Vnni {
     common_512!();
 
     const SIGN: i32 = 128;
+
+    /// As a product, which takes a number for all lanes out of memory by itself; a shift would be of one lane, and then
+    /// spread.
+    #[inline(always)]
+    unsafe fn doubled(a: __m512i, n: u32) -> __m512i {
+        unsafe { _mm512_dpwssd_epi32(_mm512_setzero_si512(), _mm512_set1_epi32(1 << n), a) }
+    }
 
     #[inline(always)]
     unsafe fn dot<const BITS: u32>(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
