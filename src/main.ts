@@ -4,18 +4,13 @@
  *
  * @module
  */
-import { upgradeWebSocket } from "hono/deno";
 import { fileURLToPath } from "node:url";
 import config from "../deno.json" with { type: "json" };
-import { createApp } from "./api/app.ts";
-import { Metrics } from "./api/metrics.ts";
-import { tracer } from "./api/trace.ts";
 import { selectTemplate } from "./chat/mod.ts";
-import type { Deps, Finished } from "./cli/deps.ts";
+import type { Deps, Finished, Handler, HandlerParts } from "./cli/deps.ts";
 import { run } from "./cli/run.ts";
 import { systemTerminal } from "./cli/terminal.ts";
 import { libraryPath, openEngine, runTask } from "./engine/mod.ts";
-import { pull } from "./models/pull.ts";
 import { KvStore } from "./sessions/kv_store.ts";
 
 /** The parts of this program. */
@@ -27,13 +22,8 @@ function realDeps(): Deps {
     selectTemplate,
     runTask: (task, options) => runTask(task, { ...options, core: libraryPath() }),
     openStore: async (place) => new KvStore(await Deno.openKv(place)),
-    createHandler: (parts) => {
-      const metrics = new Metrics(parts);
-      const observers = [metrics, tracer(parts.modelId)];
-      const app = createApp({ ...parts, observers, routes: [metrics.route], upgradeWebSocket });
-      return (request, info) => app.fetch(request, info);
-    },
-    pull,
+    createHandler,
+    pull: async (entry, options) => await (await import("./models/pull.ts")).pull(entry, options),
     runPeer: (python, args) => runProgram(python, [scriptPath("llama_cpp_bench.py"), ...args]),
     runSelf: (args) => runProgram(Deno.execPath(), [...DENO_RUN, ...args]),
     keepBusy,
@@ -41,6 +31,20 @@ function realDeps(): Deps {
     now: () => performance.timeOrigin + performance.now(),
     peakBytes,
   };
+}
+
+/** The HTTP application, which nothing but serving waits for: it is half of what there is to load. */
+async function createHandler(parts: HandlerParts): Promise<Handler> {
+  const [{ createApp }, { Metrics }, { tracer }, { upgradeWebSocket }] = await Promise.all([
+    import("./api/app.ts"),
+    import("./api/metrics.ts"),
+    import("./api/trace.ts"),
+    import("hono/deno"),
+  ]);
+  const metrics = new Metrics(parts);
+  const observers = [metrics, tracer(parts.modelId)];
+  const app = createApp({ ...parts, observers, routes: [metrics.route], upgradeWebSocket });
+  return (request, info) => app.fetch(request, info);
 }
 
 /** How this program is started. What it may do is decided for the one that the user starts (scripts/llamero). */

@@ -86,7 +86,7 @@ export interface Deps {
   runTask(task: Task, options: Omit<TaskOptions, "core">): Promise<Readonly<Record<string, unknown>>>;
   /** The store in a database file, or under a URL. */
   openStore(place: string): Promise<Store>;
-  createHandler(parts: HandlerParts): Handler;
+  createHandler(parts: HandlerParts): Handler | Promise<Handler>;
   pull(entry: CatalogueEntry, options: PullOptions): Promise<string>;
   /** Time the same work in llama.cpp: runs the script of that name in `scripts/` under a Python. */
   runPeer(python: string, args: readonly string[]): Promise<Finished>;

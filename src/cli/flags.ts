@@ -11,7 +11,7 @@ import { TEMPLATE_NAMES } from "../chat/mod.ts";
 import { WINDOW } from "../eval/perplexity.ts";
 import { ENGINE_NAMES, SPECULATE } from "../engine/mod.ts";
 import { DEFAULT_MODEL } from "../models/catalogue.ts";
-import { MAX_CHOICES } from "../protocol/mod.ts";
+import { MAX_CHOICES } from "../protocol/limits.ts";
 import { BUILT_IN_SAMPLING } from "../sessions/sampling.ts";
 import { KV_TYPES, SCENARIO_NAMES, TURN_NAMES } from "./bench_table.ts";
 import { UsageError } from "./errors.ts";

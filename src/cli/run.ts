@@ -12,16 +12,15 @@ import { type CommandName, parseCommand, type Parsed, parseFlags } from "./flags
 import { commandHelp, overview } from "./help.ts";
 import { inspect } from "./inspect.ts";
 import { perplexity } from "./perplexity.ts";
-import { key } from "./keys.ts";
 import { pull } from "./pull.ts";
-import { serve } from "./serve.ts";
 
 type Command = (deps: Deps, parsed: Parsed) => number | Promise<number>;
 
 const RUN: Record<Exclude<CommandName, "test">, Command> = {
   chat,
-  serve,
-  key,
+  // What only these need is loaded when they are asked for: it would be half the time that a start takes.
+  serve: async (deps, parsed) => await (await import("./serve.ts")).serve(deps, parsed),
+  key: async (deps, parsed) => await (await import("./keys.ts")).key(deps, parsed),
   pull,
   inspect,
   convert,

@@ -61,7 +61,7 @@ export async function serve(deps: Deps, { values }: Parsed): Promise<number> {
       void one.finally(() => work.delete(one));
     },
   };
-  const handler = deps.createHandler(parts);
+  const handler = await deps.createHandler(parts);
   await serveUntilSignal(deps, { address, handler, engine, model, values, closing, work, keys });
   return 0;
 }

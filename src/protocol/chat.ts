@@ -12,6 +12,7 @@ import { z } from "zod";
 import { check, integerIn, ProtocolError, text, wanted } from "./check.ts";
 import { formatFields, nestedAtMost, toConstraint, type WireConstraint } from "./format.ts";
 import { ignoredFields } from "./ignored.ts";
+import { MAX_CHOICES } from "./limits.ts";
 import { type ChatLogprobs, MAX_TOP_LOGPROBS } from "./logprobs.ts";
 import { messageList, type WireMessage } from "./message.ts";
 import {
@@ -36,8 +37,6 @@ import {
   type WireToolChoice,
 } from "./tools.ts";
 
-/** Most choices of one request over all its prompts: each takes a place in the engine's queue. */
-export const MAX_CHOICES = 16;
 /** Most variables of a chat template. */
 export const MAX_VARIABLES = 64;
 /** Most lists and objects inside each other in such a variable. */

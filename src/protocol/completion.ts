@@ -9,7 +9,8 @@
  */
 
 import { z } from "zod";
-import { type ChatUsage, MAX_CHOICES, type ReplyHead, type WireFinishReason } from "./chat.ts";
+import type { ChatUsage, ReplyHead, WireFinishReason } from "./chat.ts";
+import { MAX_CHOICES } from "./limits.ts";
 import { check, integerIn, ProtocolError, text, wanted } from "./check.ts";
 import { formatFields, toConstraint, type WireConstraint } from "./format.ts";
 import { ignoredFields } from "./ignored.ts";

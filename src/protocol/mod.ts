@@ -16,6 +16,7 @@ export * from "./format.ts";
 export * from "./generate.ts";
 export * from "./ignored.ts";
 export * from "./items.ts";
+export * from "./limits.ts";
 export * from "./logprobs.ts";
 export * from "./message.ts";
 export * from "./metadata.ts";
