@@ -21,6 +21,7 @@ Deno.test("native engine: describes its model", async () => {
     parameters: model.parameters,
     quantization: "q8_0",
     chatTemplate: undefined,
+    notMapped: undefined,
     defaults: undefined,
     bosToken: "<s>",
     eosToken: "</s>",
