@@ -118,18 +118,22 @@ pub(super) unsafe fn product<S, L: Layout, const SCALES: usize, const FEW: usize
         // SAFETY: as this function asks.
         return unsafe { product::product::<S, L, SCALES, FEW, MANY>(scratch, panel, x, tokens, out) };
     }
-    product::check::<L>(panel, x, &tokens, out);
-    let blocks = panel.k / BLOCK;
+    product::check::<L>(&panel, x, &tokens, out);
     let mut integers = [const { Integers([[0; PANEL]; TILE]) }; 2];
     // SAFETY: as this function asks; the panel has the blocks, and so has each token, by the check.
     unsafe {
         let tiles = Tiles::configure(BLOCK / SCALES);
-        for from in (0..blocks).step_by(CHUNK) {
-            let blocks = from..blocks.min(from + CHUNK);
-            unpack::<S, L>(panel.bytes.as_ptr(), blocks.clone(), scratch);
-            // What comes next is on its way while this is multiplied; behind the last panel there is nothing.
-            let ahead = panel.bytes.as_ptr().wrapping_add(blocks.end * L::SHAPE.stored() / L::SHAPE.blocks);
-            let mut chunk = Chunk { scratch, blocks, ahead: Some(ahead), turn: 0 };
+        let (bytes, all) = (panel.bytes.as_ptr(), panel.blocks);
+        for from in all.clone().step_by(CHUNK) {
+            let blocks = from..all.end.min(from + CHUNK);
+            unpack::<S, L>(bytes, blocks.clone(), scratch);
+            // What comes next is on its way while this is multiplied.
+            let start = |panel: *const u8, b: usize| panel.wrapping_add(b * L::SHAPE.stored() / L::SHAPE.blocks);
+            let ahead = match panel.next {
+                _ if blocks.end < all.end => Some(start(bytes, blocks.end)),
+                next => next.map(|next| start(next.as_ptr(), all.start)),
+            };
+            let mut chunk = Chunk { scratch, blocks, ahead, turn: 0 };
             let mut token = x.token(tokens.start);
             chunk.start::<SCALES>(0, token);
             for (i, out) in out.chunks_mut(TILE).enumerate() {

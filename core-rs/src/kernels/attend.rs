@@ -26,9 +26,11 @@ pub(crate) const PAGE: usize = 32;
 pub(crate) const CHUNK_PAGES: usize = 8;
 /// Queries that attend together at most: what is read of a page serves them all.
 pub(crate) const QUERIES: usize = 16;
-/// From this many queries on, a page is widened to f32 once for all of them.
+/// From this many queries on, a page is widened to f32 once for all of them, unless registers have room for `WIDE`: then
+/// the way through the cache takes longer than widening again.
 const WIDEN_FROM: usize = 3;
-/// Blocks of a single query that are summed side by side.
+const WIDE: usize = 8;
+/// Blocks that are summed side by side for so few queries: the sums of one would wait for one another.
 const TOGETHER: usize = 2;
 /// Largest magnitude of an 8-bit element.
 const LARGEST: f32 = 127.0;
@@ -326,8 +328,8 @@ unsafe fn with_width<S: Simd, K: Element<S>, const SCALED: bool, const N: usize,
 ) {
     // SAFETY: as `attend`; a widened page has as many elements.
     unsafe {
-        if job.seen.len() < WIDEN_FROM {
-            return page::<S, K, SCALED, N, 1>(job, parts, gathered);
+        if job.seen.len() < WIDEN_FROM || Q >= WIDE {
+            return page::<S, K, SCALED, N, Q>(job, parts, gathered);
         }
         let len = PAGE * job.dim;
         scratch.keys.resize(len, 0.0);
@@ -353,55 +355,51 @@ unsafe fn page<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const
 ) {
     let (mut i, n, mut parts) = (0, job.seen.len(), parts);
     while i < n {
-        let together = i + Q <= n && job.seen[i..i + Q].iter().all(|seen| seen.start == job.seen[i].start);
+        let alike = job.seen[i..].iter().take_while(|seen| seen.start == job.seen[i].start).count();
         // SAFETY: as `attend`; there are as many queries from `i` on.
-        unsafe {
-            if together {
-                some::<S, K, SCALED, N, Q>(job, parts, i, gathered);
-                i += Q;
-            } else {
-                some::<S, K, SCALED, N, 1>(job, parts, i, gathered);
-                i += 1;
+        i += unsafe {
+            match alike {
+                8.. if Q >= 8 => some::<S, K, SCALED, N, 8>(job, parts, i, gathered),
+                4.. if Q >= 4 => some::<S, K, SCALED, N, 4>(job, parts, i, gathered),
+                2.. if Q >= 2 => some::<S, K, SCALED, N, 2>(job, parts, i, gathered),
+                _ => some::<S, K, SCALED, N, 1>(job, parts, i, gathered),
             }
-        }
+        };
         parts.ahead = None;
     }
 }
 
 /// The look of `Q` queries from `first` on, which see tokens from the same one on. What all of them see is added for all
-/// at once, and then for each what only some see: the order of its tokens.
+/// at once, and then for each what only some see: the order of its tokens. Returns `Q`.
 #[inline(always)]
 unsafe fn some<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const Q: usize>(
     job: &PageJob<'_>,
     parts: Parts<K>,
     first: usize,
     gathered: &mut Gathered<'_>,
-) {
+) -> usize {
     let (dim, scale, seen) = (job.dim, 1.0 / (job.dim as f32).sqrt(), &job.seen[first..first + Q]);
     let start = seen[0].start;
     let common = start..seen.iter().fold(PAGE, |end, seen| end.min(seen.end)).max(start);
     let all = seen.iter().fold(start, |end, seen| end.max(seen.end));
     if all == start {
-        return;
+        return Q;
     }
     let mut weights = [[0.0; PAGE]; Q];
     let values = &mut gathered.values[first * dim..][..Q * dim];
     // SAFETY: as `attend`; each query has `dim` values.
     unsafe {
         scores::<S, K, SCALED, N, Q>(&job.queries[first * dim..][..Q * dim], dim, parts, &mut weights);
-        for (q, seen) in seen.iter().enumerate().filter(|(_, seen)| !seen.is_empty()) {
-            let shrink = weigh(&mut weights[q], seen, scale, &mut gathered.sums[first + q]);
-            if shrink != 1.0 {
-                values[q * dim..][..dim].iter_mut().for_each(|v| *v *= shrink);
-            }
-        }
-        add_values::<S, K, SCALED, N, Q>(&weights, &common, dim, parts, values);
+        let sums = &mut gathered.sums[first..first + Q];
+        let shrink = weigh(&mut weights, seen, scale, sums.first_chunk_mut().expect("as many queries"));
+        add_values::<S, K, SCALED, N, Q>(&weights, &common, dim, parts, &shrink, values);
         for (q, seen) in seen.iter().enumerate().filter(|(_, seen)| seen.end > common.end) {
             let (weights, values) = (std::slice::from_ref(&weights[q]), &mut values[q * dim..][..dim]);
             let weights = weights.first_chunk().expect("one query");
-            add_values::<S, K, SCALED, N, 1>(weights, &(common.end..seen.end), dim, parts, values);
+            add_values::<S, K, SCALED, N, 1>(weights, &(common.end..seen.end), dim, parts, &[1.0], values);
         }
     }
+    Q
 }
 
 /// Products of queries with the keys of all tokens of the page, a lane for each token.
@@ -419,8 +417,7 @@ unsafe fn scores<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, con
             [total] = sums::<S, K, N, Q, 1>(queries, dim, parts, 0, dim);
         } else {
             let (mut at, blocks) = (0, dim / BLOCK);
-            // A single query's sums would wait for one another.
-            while Q == 1 && at + TOGETHER <= blocks {
+            while Q <= TOGETHER && at + TOGETHER <= blocks {
                 let sums = sums::<S, K, N, Q, TOGETHER>(queries, dim, parts, at * BLOCK, BLOCK);
                 (0..TOGETHER).for_each(|b| add_scaled::<S, N, Q>(&mut total, &sums[b], parts.key_scales, at + b));
                 at += TOGETHER;
@@ -490,65 +487,88 @@ unsafe fn add_scaled<S: Simd, const N: usize, const Q: usize>(
     }
 }
 
-/// Makes scores weights relative to the largest score so far, and returns what older sums must be multiplied by.
+/// Makes scores weights relative to the largest score so far, and returns what older sums must be multiplied by. What has
+/// to be done one after the other for a query is short and next to that of the other queries, so that they overlap.
 #[inline(always)]
-fn weigh(weights: &mut [f32; PAGE], seen: &Range<usize>, scale: f32, sums: &mut [f32; 2]) -> f32 {
+fn weigh<const Q: usize>(
+    weights: &mut [[f32; PAGE]; Q],
+    seen: &[Range<usize>],
+    scale: f32,
+    sums: &mut [[f32; 2]; Q],
+) -> [f32; Q] {
     // What is not seen is written over on the way: a compiler finds no vectors in loops that ask for each token.
-    let hide = |weights: &mut [f32; PAGE], with: f32| {
-        weights[..seen.start].fill(with);
-        weights[seen.end..].fill(with);
+    let hide = |weights: &mut [f32; PAGE], seen: &Range<usize>, with: f32| {
+        if seen.len() < PAGE {
+            weights[..seen.start].fill(with);
+            weights[seen.end..].fill(with);
+        }
     };
-    for weight in weights.iter_mut() {
-        *weight *= scale;
-    }
-    hide(weights, f32::NEG_INFINITY);
-    let mut tops = [sums[0]; LANES];
-    for weights in weights.as_chunks::<LANES>().0 {
-        for i in 0..LANES {
-            // A score that is not a number must not be lost: the maximum of the others hides it, its weight does not.
-            tops[i] = if weights[i] > tops[i] { weights[i] } else { tops[i] };
+    let mut tops = [[0.0; LANES]; Q];
+    for q in 0..Q {
+        for weight in weights[q].iter_mut() {
+            *weight *= scale;
+        }
+        hide(&mut weights[q], &seen[q], f32::NEG_INFINITY);
+        tops[q] = [sums[q][0]; LANES];
+        for weights in weights[q].as_chunks::<LANES>().0 {
+            for i in 0..LANES {
+                // A score that is not a number must not be lost: the maximum of the others hides it, its weight does not.
+                tops[q][i] = if weights[i] > tops[q][i] { weights[i] } else { tops[q][i] };
+            }
         }
     }
-    let top = tops.iter().fold(sums[0], |top, &v| if v > top { v } else { top });
-    for weights in weights.as_chunks_mut::<LANES>().0 {
-        for i in 0..LANES {
-            weights[i] = exp(weights[i] - top);
+    let mut top = [0.0; Q];
+    for q in 0..Q {
+        top[q] = tops[q].iter().fold(sums[q][0], |top, &v| if v > top { v } else { top });
+    }
+    for q in 0..Q {
+        for weight in weights[q].iter_mut() {
+            *weight = exp(*weight - top[q]);
         }
     }
-    hide(weights, 0.0);
-    let mut lanes = [0.0; LANES];
-    for weights in weights.as_chunks::<LANES>().0 {
-        for i in 0..LANES {
-            lanes[i] += weights[i];
+    let mut lanes = [[0.0; LANES]; Q];
+    for q in 0..Q {
+        hide(&mut weights[q], &seen[q], 0.0);
+        for weights in weights[q].as_chunks::<LANES>().0 {
+            for i in 0..LANES {
+                lanes[q][i] += weights[i];
+            }
         }
     }
-    let sum = sum_lanes(lanes);
-    let shrink = if sums[0] == f32::NEG_INFINITY { 0.0 } else { exp(sums[0] - top) };
-    let shrink = if top == sums[0] { 1.0 } else { shrink };
-    *sums = [top, sums[1] * shrink + sum];
+    let mut shrink = [0.0; Q];
+    for q in 0..Q {
+        shrink[q] = exp(sums[q][0] - top[q]);
+    }
+    for q in 0..Q {
+        let nothing_yet = if sums[q][0] == f32::NEG_INFINITY { 0.0 } else { shrink[q] };
+        shrink[q] = if top[q] == sums[q][0] { 1.0 } else { nothing_yet };
+        sums[q] = [top[q], sums[q][1] * shrink[q] + sum_lanes(lanes[q])];
+    }
     shrink
 }
 
-/// Adds the values of the tokens that are seen, times their weights.
+/// Adds the values of the tokens that are seen, times their weights, to `shrink` times what there is.
 #[inline(always)]
 unsafe fn add_values<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const Q: usize>(
     weights: &[[f32; PAGE]; Q],
     seen: &Range<usize>,
     dim: usize,
     parts: Parts<K>,
+    shrink: &[f32; Q],
     out: &mut [f32],
 ) {
     let (mut at, blocks) = (0, dim / BLOCK);
     // SAFETY: values are `[PAGE][dim]`, scales `[dim / BLOCK][PAGE]`, `out` is `[Q][dim]`; `seen` is inside the page.
     unsafe {
-        while Q == 1 && at + TOGETHER <= blocks {
-            add_blocks::<S, K, SCALED, N, Q, TOGETHER>(weights, seen, dim, parts, at, out);
+        while Q <= TOGETHER && at + TOGETHER <= blocks {
+            add_blocks::<S, K, SCALED, N, Q, TOGETHER>(weights, seen, dim, parts, at, shrink, out);
             at += TOGETHER;
         }
         for at in at..blocks {
-            add_blocks::<S, K, SCALED, N, Q, 1>(weights, seen, dim, parts, at, out);
+            add_blocks::<S, K, SCALED, N, Q, 1>(weights, seen, dim, parts, at, shrink, out);
         }
         for (q, d) in (0..Q).flat_map(|q| (blocks * BLOCK..dim).map(move |d| (q, d))) {
+            out[q * dim + d] *= shrink[q];
             for t in seen.start..seen.end {
                 out[q * dim + d] += weights[q][t] * K::one(parts.values.add(t * dim + d));
             }
@@ -564,6 +584,7 @@ unsafe fn add_blocks<S: Simd, K: Element<S>, const SCALED: bool, const N: usize,
     dim: usize,
     parts: Parts<K>,
     first: usize,
+    shrink: &[f32; Q],
     out: &mut [f32],
 ) {
     // SAFETY: as `add_values`.
@@ -575,7 +596,8 @@ unsafe fn add_blocks<S: Simd, K: Element<S>, const SCALED: bool, const N: usize,
             for q in 0..Q {
                 for v in 0..N {
                     let at = v * S::LANES;
-                    sums[b][q][v] = S::floats(out.as_ptr().add(q * dim + (first + b) * BLOCK + at));
+                    let old = S::floats(out.as_ptr().add(q * dim + (first + b) * BLOCK + at));
+                    sums[b][q][v] = S::mul(old, S::splat(shrink[q]));
                     if SCALED {
                         let scales = S::halves(parts.value_scales.add(2 * ((first + b) * PAGE + at)));
                         let weights = S::floats(weights[q].as_ptr().add(at));

@@ -118,15 +118,16 @@ impl std::fmt::Debug for Memory {
 }
 
 /// Numbers of which all bits are values.
-pub(super) trait Plain: Copy {}
+pub(crate) trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for i8 {}
 impl Plain for i32 {}
 impl Plain for f32 {}
 impl<T: Plain, const N: usize> Plain for [T; N] {}
 
-/// Numbers that begin on a cache line, so that vectors do not lie across two; as many as were ever asked for.
-pub(super) struct Lines<T> {
+/// Numbers that begin on a cache line, so that vectors do not lie across two, and rows of whole lines in none of their
+/// neighbours'; as many as were ever asked for.
+pub(crate) struct Lines<T> {
     lines: Vec<Line>,
     of: std::marker::PhantomData<T>,
 }
@@ -139,6 +140,12 @@ impl<T: Plain> Lines<T> {
         if self.lines.len() < lines {
             self.lines.resize(lines, Line([0; LINE]));
         }
+    }
+
+    /// The first `len`, which hold anything.
+    pub(crate) fn sized(&mut self, len: usize) -> &mut [T] {
+        self.grow(len);
+        &mut self[..len]
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) use lanes::{LaneWork, Lanes, WIDTH, nearest, on_lanes};
 #[cfg(not(target_family = "wasm"))]
 pub use limits::Loops;
 pub use memory::Held;
-pub(crate) use memory::Memory;
+pub(crate) use memory::{Lines, Memory};
 pub(crate) use multiply::{Input, Product, multiply, multiply_gated};
 pub use parallel::try_for_each_chunk;
 pub(crate) use parallel::{Shared, for_each_piece};

@@ -5,16 +5,23 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::activations::{Activations, TILE};
+use super::blocks::BLOCK;
 use super::dispatch::Isa;
 use super::floats;
 use super::layout::PANEL;
+use super::memory::Lines;
 use super::parallel::{Shared, for_each_piece};
 use super::pool::Pool;
 use super::product::{PanelRef, Scratch};
 use super::weight::{Element, Weight};
 
-/// Tokens multiplied with a panel before the next is taken: its products are half a megabyte at most.
+/// Tokens multiplied with some panels before the next ones are taken: products of a panel are 32 kB at most.
 const TILE_TOKENS: usize = 512;
+/// Bytes of activations multiplied with each of some panels before what follows them in their rows: they stay in the
+/// second-level cache meanwhile, where all of a long prompt's would have to come from further away for each panel.
+const CHUNK_BYTES: usize = 512 << 10;
+/// Blocks of the longest stored one: chunks have whole ones.
+const WHOLE_BLOCKS: usize = 8;
 /// Bytes of weights worth a piece of their own: some microseconds of reading.
 const PIECE_BYTES: usize = 48 << 10;
 /// Pieces per thread, where there is enough to do: whoever is slower leaves some to the others.
@@ -25,7 +32,7 @@ const PIECES: usize = 8;
 pub(crate) struct Input {
     rows: usize,
     k: usize,
-    values: Vec<f32>,
+    values: Lines<f32>,
     quantised: Activations,
     /// Whether `quantised` is made from `values`.
     is_quantised: bool,
@@ -35,10 +42,7 @@ impl Input {
     /// Makes them `rows` rows of `k` values and returns these, which hold anything, to be written.
     pub(crate) fn reshape(&mut self, rows: usize, k: usize) -> &mut [f32] {
         (self.rows, self.k, self.is_quantised) = (rows, k, false);
-        if self.values.len() < rows * k {
-            self.values.resize(rows * k, 0.0);
-        }
-        &mut self.values[..rows * k]
+        self.values.sized(rows * k)
     }
 
     /// All rows.
@@ -84,11 +88,17 @@ pub(crate) struct Product<'a> {
 /// What a thread needs on its way.
 #[derive(Default)]
 struct ThreadScratch {
+    kernels: KernelScratch,
+    products: Lines<[f32; PANEL]>,
+    more: Lines<[f32; PANEL]>,
+}
+
+/// What kernels of blocks and of floats need.
+#[derive(Default)]
+struct KernelScratch {
     unpacked: Scratch,
     widened: Vec<f32>,
     quads: Vec<[f32; floats::PANEL_ROWS]>,
-    products: Vec<[f32; PANEL]>,
-    more: Vec<[f32; PANEL]>,
 }
 
 thread_local! {
@@ -113,47 +123,67 @@ pub(crate) fn multiply(products: &mut [Product<'_>], input: &mut Input) {
     let panels = |weight: &Weight| weight.n_out().div_ceil(PANEL);
     let all = places.iter().flatten().map(|job| panels(job.0)).sum();
     let bytes = places.iter().flatten().map(|job| job.0.bytes()).sum();
-    for_each_panel(all, bytes, input.rows, &|mut panel, scratch| {
+    for_each_group(all, bytes, input.rows, &|group, scratch| {
+        // Panels are counted through all weights.
+        let mut first = 0;
         for (weight, out, add) in places.iter().flatten() {
-            if panel < panels(weight) {
-                return one_panel(weight, panel, input, out, *add, scratch);
+            let all = first..first + panels(weight);
+            let some = group.start.max(all.start)..group.end.min(all.end);
+            if !some.is_empty() {
+                some_panels(weight, some.start - first..some.end - first, input, out, *add, scratch);
             }
-            panel -= panels(weight);
+            first = all.end;
         }
     });
 }
 
-fn one_panel(
+fn some_panels(
     weight: &Weight,
-    panel: usize,
+    panels: Range<usize>,
     input: &Input,
     out: &Shared<'_, f32>,
     add: bool,
     scratch: &mut ThreadScratch,
 ) {
-    let n = weight.n_out();
-    let rows = panel * PANEL..n.min((panel + 1) * PANEL);
     for tokens in tiles(input.rows) {
-        let mut products = std::mem::take(&mut scratch.products);
-        panel_products(weight, panel, input, tokens.clone(), scratch, &mut products);
-        for (token, products) in tokens.zip(&products) {
-            // SAFETY: columns `rows` belong to this panel, and each panel to one piece.
-            let columns = unsafe { out.slice(token * n + rows.start..token * n + rows.end) };
-            put(columns, products, add);
-        }
-        scratch.products = products;
+        let ThreadScratch { products, kernels, .. } = &mut *scratch;
+        let products = products.sized(panels.len() * tokens.len());
+        panel_products(weight, panels.clone(), input, tokens.clone(), kernels, products);
+        // SAFETY: these columns belong to these panels, and each panel to one piece.
+        unsafe { put(products, panels.clone(), tokens, weight.n_out(), out, add) };
     }
 }
 
-/// Writes products of a panel, or adds them, to the columns that there are: nearly always all, for which a known length
-/// saves a call.
-#[inline(always)]
-fn put(columns: &mut [f32], products: &[f32; PANEL], add: bool) {
-    match <&mut [f32; PANEL]>::try_from(&mut *columns) {
-        Ok(columns) if add => columns.iter_mut().zip(products).for_each(|(column, product)| *column += product),
-        Ok(columns) => *columns = *products,
-        Err(_) if add => columns.iter_mut().zip(products).for_each(|(column, product)| *column += product),
-        Err(_) => columns.copy_from_slice(&products[..columns.len()]),
+/// Writes products of `panels`, one panel's after the other's, to the columns of `tokens`' rows of `n`, or adds them.
+///
+/// # Safety
+/// While this runs, nobody else uses these columns.
+unsafe fn put(
+    products: &[[f32; PANEL]],
+    panels: Range<usize>,
+    tokens: Range<usize>,
+    n: usize,
+    out: &Shared<'_, f32>,
+    add: bool,
+) {
+    let columns = panels.start * PANEL..n.min(panels.end * PANEL);
+    for (i, token) in tokens.clone().enumerate() {
+        // SAFETY: as this function asks.
+        let row = unsafe { out.slice(token * n + columns.start..token * n + columns.end) };
+        let of_token = products.iter().skip(i).step_by(tokens.len());
+        // Whole panels apart: a known length saves a call.
+        let (whole, rest) = row.as_chunks_mut::<PANEL>();
+        let mut whole = whole.iter_mut();
+        for products in of_token {
+            match whole.next() {
+                Some(columns) if add => {
+                    columns.iter_mut().zip(products).for_each(|(column, product)| *column += product)
+                }
+                Some(columns) => *columns = *products,
+                None if add => rest.iter_mut().zip(products).for_each(|(column, product)| *column += product),
+                None => rest.copy_from_slice(&products[..rest.len()]),
+            }
+        }
     }
 }
 
@@ -166,19 +196,16 @@ pub(crate) fn multiply_gated(gate: &Weight, up: &Weight, input: &mut Input, out:
     assert_eq!((gate.n_in(), up.n_in(), up.n_out()), (input.k, input.k, n), "shapes of a gated product");
     assert_eq!(out.len(), input.rows * n, "length of a gated product");
     let (input, out) = (&*input, Shared::new(out));
-    for_each_panel(n.div_ceil(PANEL), gate.bytes() + up.bytes(), input.rows, &|panel, scratch| {
-        let rows = panel * PANEL..n.min((panel + 1) * PANEL);
+    for_each_group(n.div_ceil(PANEL), gate.bytes() + up.bytes(), input.rows, &|panels, scratch| {
         for tokens in tiles(input.rows) {
-            let (mut gates, mut ups) = (std::mem::take(&mut scratch.products), std::mem::take(&mut scratch.more));
-            panel_products(gate, panel, input, tokens.clone(), scratch, &mut gates);
-            panel_products(up, panel, input, tokens.clone(), scratch, &mut ups);
+            let ThreadScratch { products, more, kernels } = &mut *scratch;
+            let len = panels.len() * tokens.len();
+            let (gates, ups) = (products.sized(len), more.sized(len));
+            panel_products(gate, panels.clone(), input, tokens.clone(), kernels, gates);
+            panel_products(up, panels.clone(), input, tokens.clone(), kernels, ups);
             (gate.isa().kernels().swiglu)(gates.as_flattened_mut(), ups.as_flattened());
-            for (token, both) in tokens.zip(&gates) {
-                // SAFETY: columns `rows` belong to this panel, and each panel to one piece.
-                let columns = unsafe { out.slice(token * n + rows.start..token * n + rows.end) };
-                put(columns, both, false);
-            }
-            (scratch.products, scratch.more) = (gates, ups);
+            // SAFETY: these columns belong to these panels, and each panel to one piece.
+            unsafe { put(gates, panels.clone(), tokens, n, &out, false) };
         }
     });
 }
@@ -187,41 +214,54 @@ fn tiles(rows: usize) -> impl Iterator<Item = Range<usize>> {
     (0..rows).step_by(TILE_TOKENS).map(move |first| first..rows.min(first + TILE_TOKENS))
 }
 
-/// Calls `f` for each of `panels`, which have `bytes` together, in pieces that suit the threads there are.
-fn for_each_panel(panels: usize, bytes: usize, rows: usize, f: &(dyn Fn(usize, &mut ThreadScratch) + Sync)) {
+/// Ranges of blocks of rows of `k` values that so many tokens are multiplied with one after the other.
+fn chunks(k: usize, tokens: usize) -> impl Iterator<Item = Range<usize>> {
+    let blocks = k / BLOCK;
+    let chunk = (CHUNK_BYTES / (tokens * BLOCK)).next_multiple_of(WHOLE_BLOCKS);
+    (0..blocks).step_by(chunk).map(move |first| first..blocks.min(first + chunk))
+}
+
+/// Calls `f` for all of `panels`, which have `bytes` together, in groups that suit the threads there are.
+fn for_each_group(panels: usize, bytes: usize, rows: usize, f: &(dyn Fn(Range<usize>, &mut ThreadScratch) + Sync)) {
     let pool = Pool::global();
     // Arithmetic takes over from reading at some four tokens.
     let per_panel = (bytes / panels.max(1)).max(1) * rows.div_ceil(4).max(1);
-    let grain = PIECE_BYTES.div_ceil(per_panel).max(1).max(panels / (PIECES * pool.threads()) / 4);
-    pool.run(panels.div_ceil(grain), &|piece, _| {
-        SCRATCH.with_borrow_mut(|scratch| {
-            (piece * grain..panels.min((piece + 1) * grain)).for_each(|panel| f(panel, scratch));
-        });
+    let group = PIECE_BYTES.div_ceil(per_panel).max(1).max(panels / (PIECES * pool.threads()) / 4);
+    pool.run(panels.div_ceil(group), &|piece, _| {
+        SCRATCH.with_borrow_mut(|scratch| f(piece * group..panels.min((piece + 1) * group), scratch));
     });
 }
 
-/// Products of one panel with some tokens.
+/// Products of some panels with some tokens, one panel's after the other's.
 fn panel_products(
     weight: &Weight,
-    panel: usize,
+    panels: Range<usize>,
     input: &Input,
     tokens: Range<usize>,
-    scratch: &mut ThreadScratch,
-    products: &mut Vec<[f32; PANEL]>,
+    scratch: &mut KernelScratch,
+    products: &mut [[f32; PANEL]],
 ) {
-    if products.len() != tokens.len() {
-        products.resize(tokens.len(), [0.0; PANEL]);
-    }
+    let of_panels = || panels.clone().zip(0..).map(|(panel, i)| (panel, i * tokens.len()..(i + 1) * tokens.len()));
     let isa = weight.isa();
     match weight.element() {
         Element::Blocks(format) => {
-            let panel = PanelRef { format, bytes: weight.panel(format, panel), k: input.k };
-            (isa.kernels().product)(format)(&mut scratch.unpacked, panel, &input.quantised, tokens, products);
+            let product = (isa.kernels().product)(format);
+            for blocks in chunks(input.k, tokens.len()) {
+                for (panel, place) in of_panels() {
+                    let next = (panel + 1 < panels.end).then(|| weight.panel(format, panel + 1));
+                    let bytes = weight.panel(format, panel);
+                    let panel = PanelRef { format, bytes, k: input.k, blocks: blocks.clone(), next };
+                    product(&mut scratch.unpacked, panel, &input.quantised, tokens.clone(), &mut products[place]);
+                }
+            }
         }
         _ => {
             let x = &input.values[tokens.start * input.k..tokens.end * input.k];
-            let ThreadScratch { widened, quads, .. } = scratch;
-            floats::panel(isa, weight.floats(), input.k, panel * PANEL, x, (widened, quads), products);
+            let KernelScratch { widened, quads, .. } = scratch;
+            for (panel, place) in of_panels() {
+                let products = &mut products[place];
+                floats::panel(isa, weight.floats(), input.k, panel * PANEL, x, (&mut *widened, &mut *quads), products);
+            }
         }
     }
 }

@@ -21,11 +21,16 @@ use super::simd::Simd;
 const FEW_TOKENS: usize = 4;
 
 /// One panel of a packed matrix.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct PanelRef<'a> {
     pub(super) format: Format,
     pub(super) bytes: &'a [u8],
+    /// Values of a row.
     pub(super) k: usize,
+    /// Which of its blocks are multiplied. Of those before them, if there are any, sums are in the products already.
+    pub(super) blocks: Range<usize>,
+    /// The panel that comes next, if that is known: its same blocks are asked for.
+    pub(super) next: Option<&'a [u8]>,
 }
 
 /// An unpacked panel: numbers as [`Simd::dot`] wants them, `[group][row][value]`, and scales and sides of each row. Kept
@@ -97,18 +102,20 @@ struct Unpacked<const SCALES: usize> {
     q: *const u8,
     scale: *const f32,
     side: *const f32,
+    /// The block at the begin of these.
+    first: usize,
 }
 
 impl<S: Simd, const SCALES: usize> Weights<S> for Unpacked<SCALES> {
     #[inline(always)]
     unsafe fn group(self, b: usize, g: usize, first: usize) -> S::Int {
         // SAFETY: as the tile asks.
-        unsafe { S::load(self.q.add(((b * GROUPS + g) * PANEL + first) * GROUP)) }
+        unsafe { S::load(self.q.add((((b - self.first) * GROUPS + g) * PANEL + first) * GROUP)) }
     }
 
     #[inline(always)]
     unsafe fn sides(self, b: usize, s: usize, first: usize) -> (S::Float, S::Float) {
-        let at = (b * SCALES + s) * PANEL + first;
+        let at = ((b - self.first) * SCALES + s) * PANEL + first;
         // SAFETY: as the tile asks.
         unsafe { (S::floats(self.scale.add(at)), S::floats(self.side.add(at))) }
     }
@@ -117,7 +124,7 @@ impl<S: Simd, const SCALES: usize> Weights<S> for Unpacked<SCALES> {
     unsafe fn prefetch(self, _: usize) {}
 }
 
-/// Dot products of a panel's rows with the activations of `tokens`. `FEW` vectors of rows are multiplied at once with a
+/// Dot products of some blocks of a panel's rows with the activations of `tokens`. `FEW` vectors of rows are multiplied at once with a
 /// few tokens, and one with `MANY` tokens. `SCALES` are the layout's.
 ///
 /// # Safety
@@ -131,10 +138,10 @@ pub(super) unsafe fn product<S: Simd, L: Layout, const SCALES: usize, const FEW:
     out: &mut [[f32; PANEL]],
 ) {
     const { assert!(L::SHAPE.scales == SCALES && PANEL.is_multiple_of(S::LANES * FEW)) };
-    check::<L>(panel, x, &tokens, out);
-    let (blocks, first) = (panel.k / BLOCK, tokens.start);
+    check::<L>(&panel, x, &tokens, out);
+    let (blocks, first) = (panel.blocks, tokens.start);
     let packed = Packed::<L>(panel.bytes.as_ptr(), std::marker::PhantomData);
-    // SAFETY: the panel has `blocks` blocks, by its length, and so has each token, by the assertion above.
+    // SAFETY: the panel has the blocks, by its length, and so has each token, by the check above.
     unsafe {
         match out {
             [] => {}
@@ -144,11 +151,11 @@ pub(super) unsafe fn product<S: Simd, L: Layout, const SCALES: usize, const FEW:
             _ if out.len() <= FEW_TOKENS => tile::<S, L, _, 1, 4>(packed, blocks, x, first, out),
             _ if out.len() <= MANY => tile::<S, L, _, 1, MANY>(packed, blocks, x, first, out),
             _ => {
-                unpack::<S, L>(panel.bytes.as_ptr(), blocks, scratch);
+                unpack::<S, L>(panel.bytes.as_ptr(), blocks.clone(), scratch);
                 let (q, scale, side) = (scratch.q.as_ptr(), scratch.scale.as_ptr(), scratch.side.as_ptr());
-                let unpacked = Unpacked::<SCALES> { q, scale, side };
+                let unpacked = Unpacked::<SCALES> { q, scale, side, first: blocks.start };
                 for (i, out) in out.chunks_mut(MANY).enumerate() {
-                    tile::<S, L, _, 1, MANY>(unpacked, blocks, x, first + i * MANY, out);
+                    tile::<S, L, _, 1, MANY>(unpacked, blocks.clone(), x, first + i * MANY, out);
                 }
             }
         }
@@ -157,31 +164,32 @@ pub(super) unsafe fn product<S: Simd, L: Layout, const SCALES: usize, const FEW:
 
 /// What makes the pointers of a product safe to follow.
 #[inline(always)]
-pub(super) fn check<L: Layout>(panel: PanelRef<'_>, x: &Activations, tokens: &Range<usize>, out: &[[f32; PANEL]]) {
+pub(super) fn check<L: Layout>(panel: &PanelRef<'_>, x: &Activations, tokens: &Range<usize>, out: &[[f32; PANEL]]) {
     assert!(x.k() == panel.k && tokens.end <= x.len() && out.len() == tokens.len(), "shapes of a panel");
     assert!(tokens.start.is_multiple_of(TILE), "tokens from the begin of a tile on");
     assert!(panel.format == L::FORMAT, "format of a panel");
     assert_eq!(panel.bytes.len(), L::SHAPE.panel(panel.k), "bytes of a panel");
+    assert!(panel.blocks.start <= panel.blocks.end && panel.blocks.end <= panel.k / BLOCK, "blocks of a panel");
 }
 
-/// Unpacks the blocks of a panel into the scratch.
+/// Unpacks some blocks of a panel to the begin of the scratch.
 ///
 /// # Safety
 /// The panel has the blocks; the CPU has the instructions of `S`.
 #[inline(always)]
-unsafe fn unpack<S: Simd, L: Layout>(panel: *const u8, blocks: usize, scratch: &mut Scratch) {
+unsafe fn unpack<S: Simd, L: Layout>(panel: *const u8, blocks: Range<usize>, scratch: &mut Scratch) {
     let shape = L::SHAPE;
-    scratch.make_room(blocks, shape.scales);
-    for b in 0..blocks {
+    scratch.make_room(blocks.len(), shape.scales);
+    for (i, b) in blocks.enumerate() {
         for first in (0..PANEL).step_by(S::LANES) {
             // SAFETY: the vectors are as long as made above.
             unsafe {
                 for g in 0..GROUPS {
-                    let to = scratch.q.as_mut_ptr().add(((b * GROUPS + g) * PANEL + first) * GROUP);
+                    let to = scratch.q.as_mut_ptr().add(((i * GROUPS + g) * PANEL + first) * GROUP);
                     to.cast::<S::Int>().write_unaligned(layout::group::<S, L>(panel, b, g, first));
                 }
                 for s in 0..shape.scales {
-                    let at = (b * shape.scales + s) * PANEL + first;
+                    let at = (i * shape.scales + s) * PANEL + first;
                     let (scale, side) = layout::sides::<S, L>(panel, b, s, first);
                     S::store(scratch.scale.as_mut_ptr().add(at), scale);
                     if shape.has_sides() {
@@ -198,12 +206,12 @@ unsafe fn unpack<S: Simd, L: Layout>(panel: *const u8, blocks: usize, scratch: &
 /// is multiplied.
 ///
 /// # Safety
-/// Weights and tokens have `blocks` blocks; `out` is 1 to `T` long; `first` is a multiple of `T` or of a tile; the CPU has
+/// Weights and tokens have the blocks; `out` is 1 to `T` long; `first` is a multiple of `T` or of a tile; the CPU has
 /// the instructions of `S`.
 #[inline(always)]
 unsafe fn tile<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize>(
     w: W,
-    blocks: usize,
+    blocks: Range<usize>,
     x: &Activations,
     first: usize,
     out: &mut [[f32; PANEL]],
@@ -212,7 +220,7 @@ unsafe fn tile<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
     let (x, mut row) = (x.token(first), 0);
     while row < PANEL {
         // SAFETY: as this function asks; `row + V * S::LANES <= PANEL`, which `V` vectors divide.
-        let sums = unsafe { rows::<S, L, W, V, T>(w, blocks, x, row) };
+        let sums = unsafe { rows::<S, L, W, V, T>(w, blocks.clone(), x, row, out) };
         for t in 0..T.min(out.len()) {
             for v in 0..V {
                 // SAFETY: the lanes are inside the row of `PANEL` floats.
@@ -223,22 +231,30 @@ unsafe fn tile<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
     }
 }
 
-/// The same for `V` vectors of rows from `row` on.
+/// The same for `V` vectors of rows from `row` on, beginning with what `out` has if the blocks are not the first.
 ///
 /// # Safety
 /// As [`tile`]; the rows are in the panel.
 #[inline(always)]
 unsafe fn rows<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize>(
     w: W,
-    blocks: usize,
+    blocks: Range<usize>,
     x: Token,
     row: usize,
+    out: &[[f32; PANEL]],
 ) -> [[S::Float; V]; T] {
     let scales = L::SHAPE.scales;
     // SAFETY: as this function asks, and block b is one of `blocks`.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; T];
-        for b in 0..blocks {
+        if blocks.start > 0 {
+            for t in 0..T.min(out.len()) {
+                for v in 0..V {
+                    sums[t][v] = S::floats(out[t].as_ptr().add(row + v * S::LANES));
+                }
+            }
+        }
+        for b in blocks {
             w.prefetch(b);
             for s in 0..scales {
                 let dots = dots::<S, L, W, V, T>(w, b, s, x, row);

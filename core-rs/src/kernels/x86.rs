@@ -66,9 +66,9 @@ macro_rules! table {
 }
 table!(AVX2, "avx2", product, Avx2, 4, 2, 2, 4, "avx2,fma,f16c");
 table!(AVX_VNNI, "avx-vnni", product, AvxVnni, 4, 2, 2, 4, "avx2,fma,f16c,avxvnni");
-table!(AVX512, "avx512", product, Avx512, 2, 4, 1, 8, "avx2,fma,f16c,avx512f,avx512bw");
-table!(AVX512_VNNI, "avx512-vnni", product, Avx512Vnni, 2, 4, 1, 8, "avx2,fma,f16c,avx512f,avx512bw,avx512vnni");
-table!(AMX, "amx", amx, Avx512Vnni, 2, 4, 1, 8, "avx2,fma,f16c,avx512f,avx512bw,avx512vnni");
+table!(AVX512, "avx512", product, Avx512, 2, 8, 1, 8, "avx2,fma,f16c,avx512f,avx512bw");
+table!(AVX512_VNNI, "avx512-vnni", product, Avx512Vnni, 2, 8, 1, 8, "avx2,fma,f16c,avx512f,avx512bw,avx512vnni");
+table!(AMX, "amx", amx, Avx512Vnni, 2, 8, 1, 8, "avx2,fma,f16c,avx512f,avx512bw,avx512vnni");
 
 /// Tokens that floats are multiplied with at once. For no more than these, widening a panel beforehand would not pay.
 const FEW_TOKENS: usize = 3;

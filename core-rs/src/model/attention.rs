@@ -6,10 +6,9 @@ use std::ops::Range;
 
 use super::batch::Segment;
 use super::config::Config;
-use super::cpu::sized;
 use super::rope::Rope;
 use crate::kernels::{
-    CHUNK_PAGES, Gathered, NOTHING, PAGE, PageJob, Pool, QUERIES, Shared, add_chunk, for_each_piece, look,
+    CHUNK_PAGES, Gathered, Lines, NOTHING, PAGE, PageJob, Pool, QUERIES, Shared, add_chunk, for_each_piece, look,
 };
 
 /// Tokens of a chunk, whose result is computed apart.
@@ -21,19 +20,19 @@ const UNITS: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Attention {
     /// Cosines and sines of each row, `[row][rope_dim / 2]`.
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+    cos: Lines<f32>,
+    sin: Lines<f32>,
     /// What each unit of a split context has gathered: `[unit][QUERIES]` and `[unit][QUERIES][head_dim]`.
-    sums: Vec<[f32; 2]>,
-    values: Vec<f32>,
+    sums: Lines<[f32; 2]>,
+    values: Lines<f32>,
 }
 
 /// What one thread gathers.
 #[derive(Default)]
 struct Scratch {
-    queries: Vec<f32>,
-    chunk: Vec<f32>,
-    total: Vec<f32>,
+    queries: Lines<f32>,
+    chunk: Lines<f32>,
+    total: Lines<f32>,
 }
 
 thread_local! {
@@ -91,7 +90,7 @@ impl Step<'_, '_> {
         c: usize,
         goes_on: bool,
         queries: &[f32],
-        room: &mut Vec<f32>,
+        room: &mut Lines<f32>,
         mut take: impl FnMut(usize, [f32; 2], &[f32]),
     ) {
         let (cache, dim, n) = (&*self.batch[unit.segment].cache, self.config.head_dim, unit.queries.len());
@@ -106,7 +105,7 @@ impl Step<'_, '_> {
         if pages.is_empty() {
             return;
         }
-        let (mut sums, values) = ([NOTHING; QUERIES], sized(room, n * dim));
+        let (mut sums, values) = ([NOTHING; QUERIES], room.sized(n * dim));
         values.fill(0.0);
         let end = if goes_on { all.end } else { pages.end };
         for page in pages {
@@ -132,7 +131,7 @@ impl Attention {
     pub(super) fn angles(&mut self, rope: &Rope, batch: &[Segment<'_>]) {
         let half = rope.pairs();
         let rows: usize = batch.iter().map(|segment| segment.tokens.len()).sum();
-        let (cos, sin) = (sized(&mut self.cos, rows * half), sized(&mut self.sin, rows * half));
+        let (cos, sin) = (self.cos.sized(rows * half), self.sin.sized(rows * half));
         let positions = batch.iter().flat_map(|s| s.cache.len()..s.cache.len() + s.tokens.len());
         let rows = cos.chunks_exact_mut(half).zip(sin.chunks_exact_mut(half));
         rows.zip(positions).for_each(|((cos, sin), position)| rope.angles_at(position, cos, sin));
@@ -204,7 +203,7 @@ impl Attention {
                     let n = unit.queries.len();
                     let Scratch { queries: rotated, chunk, total } = scratch;
                     let rotated = this.rotated(&step, &unit, queries, rotated);
-                    let (mut sums, total) = ([NOTHING; QUERIES], sized(total, n * dim));
+                    let (mut sums, total) = ([NOTHING; QUERIES], total.sized(n * dim));
                     for c in 0..chunks {
                         step.gather(&unit, c, true, rotated, chunk, |i, more, values| {
                             add_chunk(&mut sums[i], &mut total[i * dim..][..dim], more, values);
@@ -215,7 +214,7 @@ impl Attention {
             });
         } else {
             let (all_sums, all_values) =
-                (sized(&mut sums, units * chunks * QUERIES), sized(&mut values, units * chunks * QUERIES * dim));
+                (sums.sized(units * chunks * QUERIES), values.sized(units * chunks * QUERIES * dim));
             let (shared_sums, shared_values) = (Shared::new(&mut *all_sums), Shared::new(&mut *all_values));
             Pool::global().run(units * chunks, &|i, _| {
                 let unit = step.unit(i / chunks);
@@ -238,7 +237,7 @@ impl Attention {
                 let unit = step.unit(i);
                 let n = unit.queries.len();
                 SCRATCH.with_borrow_mut(|scratch| {
-                    let (mut sums, total) = ([NOTHING; QUERIES], sized(&mut scratch.total, n * dim));
+                    let (mut sums, total) = ([NOTHING; QUERIES], scratch.total.sized(n * dim));
                     for (c, q) in (0..chunks).flat_map(|c| (0..n).map(move |q| (c, q))) {
                         let at = (i * chunks + c) * QUERIES + q;
                         add_chunk(
@@ -256,9 +255,9 @@ impl Attention {
     }
 
     /// The unit's queries, rotated.
-    fn rotated<'a>(&self, step: &Step<'_, '_>, unit: &Unit, queries: &[f32], room: &'a mut Vec<f32>) -> &'a [f32] {
+    fn rotated<'a>(&self, step: &Step<'_, '_>, unit: &Unit, queries: &[f32], room: &'a mut Lines<f32>) -> &'a [f32] {
         let dim = step.config.head_dim;
-        let room = sized(room, unit.queries.len() * dim);
+        let room = room.sized(unit.queries.len() * dim);
         for (to, q) in room.chunks_exact_mut(dim).zip(unit.queries.clone()) {
             to.copy_from_slice(&queries[place(step, unit, q)]);
             self.rotate(unit.row + q / step.group, step.config.rope_dim, to);

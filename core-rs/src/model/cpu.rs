@@ -7,18 +7,18 @@ use super::config::Config;
 use super::pass::Pass;
 use super::rope::Rope;
 use crate::error::Result;
-use crate::kernels::{Input, Product, Shared, Weight, for_each_piece, multiply, multiply_gated};
+use crate::kernels::{Input, Lines, Product, Shared, Weight, for_each_piece, multiply, multiply_gated};
 
 /// Buffers of a pass.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    stream: Vec<f32>,
+    stream: Lines<f32>,
     input: Input,
     next: Input,
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
-    logits: Vec<f32>,
+    query: Lines<f32>,
+    key: Lines<f32>,
+    value: Lines<f32>,
+    logits: Lines<f32>,
     attention: Attention,
 }
 
@@ -36,14 +36,6 @@ impl CpuPass<'_, '_> {
     }
 }
 
-/// The first `len` floats of a buffer that only ever grows; they hold anything.
-pub(super) fn sized<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
-    if buffer.len() < len {
-        buffer.resize(len, T::default());
-    }
-    &mut buffer[..len]
-}
-
 impl Pass for CpuPass<'_, '_> {
     type Matrix = Weight;
     type Vector = Vec<f32>;
@@ -51,7 +43,7 @@ impl Pass for CpuPass<'_, '_> {
     fn embed(&mut self, embedding: &Weight) -> Result<()> {
         let width = self.config.n_embd;
         let rows = self.rows();
-        let stream = sized(&mut self.workspace.buffers.stream, rows * width);
+        let stream = self.workspace.buffers.stream.sized(rows * width);
         let tokens = self.batch.iter().flat_map(|segment| segment.tokens);
         stream.chunks_exact_mut(width).zip(tokens).for_each(|(row, &id)| embedding.row(id as usize, row));
         self.workspace.buffers.attention.angles(self.rope, self.batch);
@@ -75,8 +67,8 @@ impl Pass for CpuPass<'_, '_> {
     fn attend(&mut self, i: usize, q: &Weight, k: &Weight, v: &Weight) -> Result<()> {
         let rows = self.workspace.rows;
         let Buffers { input, query, key, value, attention, .. } = &mut self.workspace.buffers;
-        let query = sized(query, rows * q.n_out());
-        let (key, value) = (sized(key, rows * k.n_out()), sized(value, rows * v.n_out()));
+        let query = query.sized(rows * q.n_out());
+        let (key, value) = (key.sized(rows * k.n_out()), value.sized(rows * v.n_out()));
         let product = |weight, out| Product { weight, out, add: false };
         multiply(&mut [product(q, &mut *query), product(k, &mut *key), product(v, &mut *value)], input);
         attention.write(self.config, self.batch, i, key, value);
@@ -120,9 +112,12 @@ impl Pass for CpuPass<'_, '_> {
         let hidden: usize = self.batch.iter().filter(|s| s.wanted == Wanted::Hidden).map(rows).sum();
         let scored = input.len() - hidden;
         *output_len = scored * n_vocab + hidden * width;
+        if output.len() < *output_len {
+            output.resize(*output_len, 0.0);
+        }
+        let output = &mut output[..*output_len];
         if hidden == 0 {
-            let out = sized(output, *output_len);
-            multiply(&mut [Product { weight, out, add: false }], input);
+            multiply(&mut [Product { weight, out: output, add: false }], input);
             return Ok(());
         }
         // States leave as they are; the others are brought together, and their logits back to where they belong.
@@ -133,10 +128,10 @@ impl Pass for CpuPass<'_, '_> {
         for (row, _) in states().filter(|(_, wanted)| *wanted != Wanted::Hidden) {
             places.next().into_iter().for_each(|place| place.copy_from_slice(row));
         }
-        let logits = sized(logits, scored * n_vocab);
+        let logits = logits.sized(scored * n_vocab);
         multiply(&mut [Product { weight, out: &mut *logits, add: false }], next);
         let mut logits = logits.chunks_exact(n_vocab);
-        let mut rest = sized(output, *output_len);
+        let mut rest = output;
         for (row, wanted) in states() {
             let row = if wanted == Wanted::Hidden { row } else { logits.next().unwrap_or_default() };
             let place;
