@@ -18,13 +18,11 @@ use std::sync::OnceLock;
 use super::activations::{Activations, TILE, Token};
 use super::blocks::BLOCK;
 use super::layout::{self, GROUP, GROUPS, Layout, PANEL};
-use super::product::{self, PanelRef, Scratch};
+use super::product::{self, CHUNK, Out, PanelRef, Scratch};
 use super::simd::Simd;
 
 /// For no more tokens than these, tiles do not pay.
 const FEW_TOKENS: usize = 8;
-/// Blocks unpacked at a time: with those of a tile of activations they stay in the first cache.
-const CHUNK: usize = 32;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
@@ -109,7 +107,7 @@ pub(super) unsafe fn product<S, L: Layout, const SCALES: usize, const FEW: usize
     panel: PanelRef<'_>,
     x: &Activations,
     tokens: Range<usize>,
-    out: &mut [[f32; PANEL]],
+    out: &mut Out<'_>,
 ) where
     S: Simd<Int = __m512i, Float = __m512>,
 {
@@ -118,31 +116,24 @@ pub(super) unsafe fn product<S, L: Layout, const SCALES: usize, const FEW: usize
         // SAFETY: as this function asks.
         return unsafe { product::product::<S, L, SCALES, FEW, MANY>(scratch, panel, x, tokens, out) };
     }
-    product::check::<L>(&panel, x, &tokens, out);
+    product::check::<L>(&panel, x, &tokens, out.len());
+    assert!(panel.blocks.len() <= CHUNK, "blocks of a chunk");
     let mut integers = [const { Integers([[0; PANEL]; TILE]) }; 2];
     // SAFETY: as this function asks; the panel has the blocks, and so has each token, by the check.
     unsafe {
         let tiles = Tiles::configure(BLOCK / SCALES);
-        let (bytes, all) = (panel.bytes.as_ptr(), panel.blocks);
-        for from in all.clone().step_by(CHUNK) {
-            let blocks = from..all.end.min(from + CHUNK);
-            unpack::<S, L>(bytes, blocks.clone(), scratch);
-            // What comes next is on its way while this is multiplied.
-            let start = |panel: *const u8, b: usize| panel.wrapping_add(b * L::SHAPE.stored() / L::SHAPE.blocks);
-            let ahead = match panel.next {
-                _ if blocks.end < all.end => Some(start(bytes, blocks.end)),
-                next => next.map(|next| start(next.as_ptr(), all.start)),
-            };
-            let mut chunk = Chunk { scratch, blocks, ahead, turn: 0 };
-            let mut token = x.token(tokens.start);
-            chunk.start::<SCALES>(0, token);
-            for (i, out) in out.chunks_mut(TILE).enumerate() {
-                let next = tokens.start + (i + 1) * TILE;
-                let next = (next < tokens.end).then(|| x.token(next));
-                chunk.tile::<L, SCALES>(token, next, &mut integers, out);
-                token = next.unwrap_or(token);
-                chunk.ahead = None;
-            }
+        unpack::<S, L>(panel.bytes.as_ptr(), panel.blocks.clone(), scratch);
+        // What comes next is on its way while this is multiplied.
+        let ahead = panel.next.map(<[u8]>::as_ptr);
+        let mut chunk = Chunk { scratch, blocks: panel.blocks, ahead, turn: 0 };
+        let mut token = x.token(tokens.start);
+        chunk.start::<SCALES>(0, token);
+        for first in (0..tokens.len()).step_by(TILE) {
+            let next = tokens.start + first + TILE;
+            let next = (next < tokens.end).then(|| x.token(next));
+            chunk.tile::<S, L, SCALES>(token, next, &mut integers, first, out);
+            token = next.unwrap_or(token);
+            chunk.ahead = None;
         }
         drop(tiles);
     }
@@ -185,7 +176,7 @@ where
 struct Chunk<'a> {
     scratch: &'a Scratch,
     blocks: Range<usize>,
-    /// What is asked for on the way through the first tile of tokens, as many bytes as the chunk has.
+    /// What is asked for on the way through the first tile of tokens, some as many bytes as the chunk has.
     ahead: Option<*const u8>,
     /// Parts multiplied so far: the registers take turns.
     turn: usize,
@@ -206,30 +197,27 @@ impl Chunk<'_> {
         }
     }
 
-    /// Adds what the chunk contributes to the products of a tile of tokens from `x` on, whose first part is started; ends
+    /// Adds what the chunk contributes to the products of a tile of tokens, from `x` and `first` on, whose first part is started; ends
     /// with the first of `next` started. Tokens that are not there are computed from whatever lies behind the others, and
     /// left out.
     ///
     /// # Safety
     /// The scratch holds the chunk, the tokens have it; tiles are configured for `SCALES`; the CPU has AVX-512.
     #[inline(always)]
-    unsafe fn tile<L: Layout, const SCALES: usize>(
+    unsafe fn tile<S: Simd<Float = __m512>, L: Layout, const SCALES: usize>(
         &mut self,
         x: Token,
         next: Option<Token>,
         integers: &mut [Integers; 2],
-        out: &mut [[f32; PANEL]],
+        first: usize,
+        out: &mut Out<'_>,
     ) {
         let (scratch, parts) = (self.scratch, self.blocks.len() * SCALES);
         // SAFETY: as this function asks; activations have room for a whole tile behind the last row.
         unsafe {
             let mut sums = [_mm512_setzero_ps(); TILE];
-            if self.blocks.start > 0 {
-                for t in 0..TILE {
-                    if t < out.len() {
-                        sums[t] = _mm512_loadu_ps(out[t].as_ptr());
-                    }
-                }
+            for t in 0..TILE {
+                sums[t] = out.begin::<S>(first + t, 0);
             }
             for part in 0..parts {
                 if let Some(ahead) = self.ahead {
@@ -264,9 +252,7 @@ impl Chunk<'_> {
             }
             self.turn += parts;
             for t in 0..TILE {
-                if t < out.len() {
-                    _mm512_storeu_ps(out[t].as_mut_ptr(), sums[t]);
-                }
+                out.end::<S>(first + t, 0, sums[t]);
             }
         }
     }

@@ -8,13 +8,12 @@ use super::activations::{Activations, TokenMut};
 use super::attend::{Gathered, PageJob, PageScratch};
 use super::blocks::{Format, StoredRows};
 use super::floats::{self, Piece};
-use super::layout::PANEL;
-use super::product::{PanelRef, Scratch};
+use super::product::{Out, PanelRef, Scratch};
 use crate::error::{Error, Result};
 
-/// Dot products of a panel's rows with some rows of activations: [`PANEL`] numbers for each of the latter, of which those
-/// of rows that are not there mean nothing.
-pub(super) type PanelProduct = fn(&mut Scratch, PanelRef<'_>, &Activations, Range<usize>, &mut [[f32; PANEL]]);
+/// Dot products of a panel's rows with some rows of activations, for each of the latter as many as a panel has rows, of
+/// which those of rows that are not there mean nothing.
+pub(super) type PanelProduct = fn(&mut Scratch, PanelRef<'_>, &Activations, Range<usize>, &mut Out<'_>);
 
 /// The kernels of one instruction set. All are safe to call: a table is reachable only on a CPU that can run it.
 pub(super) struct Kernels {
@@ -61,7 +60,7 @@ macro_rules! products {
             panel: super::product::PanelRef<'_>,
             x: &super::activations::Activations,
             tokens: std::ops::Range<usize>,
-            out: &mut [[f32; super::layout::PANEL]],
+            out: &mut super::product::Out<'_>,
         ) {
             // SAFETY: the features of the registers are this function's, or any CPU's.
             unsafe {

@@ -12,16 +12,14 @@ use super::layout::PANEL;
 use super::memory::Lines;
 use super::parallel::{Shared, for_each_piece};
 use super::pool::Pool;
-use super::product::{PanelRef, Scratch};
+use super::product::{CHUNK, Out, PanelRef, Scratch};
 use super::weight::{Element, Weight};
 
-/// Tokens multiplied with some panels before the next ones are taken: products of a panel are 32 kB at most.
+/// Tokens multiplied with some panels before the next ones are taken: products of a panel are 32 kB at most, and a
+/// chunk of activations stays in the second-level cache while some panels are multiplied with it.
 const TILE_TOKENS: usize = 512;
-/// Bytes of activations multiplied with each of some panels before what follows them in their rows: they stay in the
-/// second-level cache meanwhile, where all of a long prompt's would have to come from further away for each panel.
-const CHUNK_BYTES: usize = 512 << 10;
-/// Blocks of the longest stored one: chunks have whole ones.
-const WHOLE_BLOCKS: usize = 8;
+/// No more tokens than these are multiplied with whole rows at once.
+const FEW_TOKENS: usize = 8;
 /// Bytes of weights worth a piece of their own: some microseconds of reading.
 const PIECE_BYTES: usize = 48 << 10;
 /// Pieces per thread, where there is enough to do: whoever is slower leaves some to the others.
@@ -137,6 +135,7 @@ pub(crate) fn multiply(products: &mut [Product<'_>], input: &mut Input) {
     });
 }
 
+/// Writes products of some panels to their columns of `out`, or adds them.
 fn some_panels(
     weight: &Weight,
     panels: Range<usize>,
@@ -145,45 +144,11 @@ fn some_panels(
     add: bool,
     scratch: &mut ThreadScratch,
 ) {
+    let ThreadScratch { products, kernels, .. } = scratch;
     for tokens in tiles(input.rows) {
-        let ThreadScratch { products, kernels, .. } = &mut *scratch;
         let products = products.sized(panels.len() * tokens.len());
-        panel_products(weight, panels.clone(), input, tokens.clone(), kernels, products);
-        // SAFETY: these columns belong to these panels, and each panel to one piece.
-        unsafe { put(products, panels.clone(), tokens, weight.n_out(), out, add) };
-    }
-}
-
-/// Writes products of `panels`, one panel's after the other's, to the columns of `tokens`' rows of `n`, or adds them.
-///
-/// # Safety
-/// While this runs, nobody else uses these columns.
-unsafe fn put(
-    products: &[[f32; PANEL]],
-    panels: Range<usize>,
-    tokens: Range<usize>,
-    n: usize,
-    out: &Shared<'_, f32>,
-    add: bool,
-) {
-    let columns = panels.start * PANEL..n.min(panels.end * PANEL);
-    for (i, token) in tokens.clone().enumerate() {
-        // SAFETY: as this function asks.
-        let row = unsafe { out.slice(token * n + columns.start..token * n + columns.end) };
-        let of_token = products.iter().skip(i).step_by(tokens.len());
-        // Whole panels apart: a known length saves a call.
-        let (whole, rest) = row.as_chunks_mut::<PANEL>();
-        let mut whole = whole.iter_mut();
-        for products in of_token {
-            match whole.next() {
-                Some(columns) if add => {
-                    columns.iter_mut().zip(products).for_each(|(column, product)| *column += product)
-                }
-                Some(columns) => *columns = *products,
-                None if add => rest.iter_mut().zip(products).for_each(|(column, product)| *column += product),
-                None => rest.copy_from_slice(&products[..rest.len()]),
-            }
-        }
+        let to = Some(Destination { out, add });
+        panel_products(weight, panels.clone(), input, tokens, kernels, products, to);
     }
 }
 
@@ -201,11 +166,17 @@ pub(crate) fn multiply_gated(gate: &Weight, up: &Weight, input: &mut Input, out:
             let ThreadScratch { products, more, kernels } = &mut *scratch;
             let len = panels.len() * tokens.len();
             let (gates, ups) = (products.sized(len), more.sized(len));
-            panel_products(gate, panels.clone(), input, tokens.clone(), kernels, gates);
-            panel_products(up, panels.clone(), input, tokens.clone(), kernels, ups);
-            (gate.isa().kernels().swiglu)(gates.as_flattened_mut(), ups.as_flattened());
-            // SAFETY: these columns belong to these panels, and each panel to one piece.
-            unsafe { put(gates, panels.clone(), tokens, n, &out, false) };
+            let to = Some(Destination { out: &out, add: false });
+            panel_products(gate, panels.clone(), input, tokens.clone(), kernels, gates, to);
+            panel_products(up, panels.clone(), input, tokens.clone(), kernels, ups, None);
+            for (panel, ups) in panels.clone().zip(ups.chunks_exact(tokens.len())) {
+                let columns = panel * PANEL..n.min((panel + 1) * PANEL);
+                for (token, ups) in tokens.clone().zip(ups) {
+                    // SAFETY: columns of these panels belong to them, and each panel to one piece.
+                    let gates = unsafe { out.slice(token * n + columns.start..token * n + columns.end) };
+                    (gate.isa().kernels().swiglu)(gates, &ups[..columns.len()]);
+                }
+            }
         }
     });
 }
@@ -214,10 +185,11 @@ fn tiles(rows: usize) -> impl Iterator<Item = Range<usize>> {
     (0..rows).step_by(TILE_TOKENS).map(move |first| first..rows.min(first + TILE_TOKENS))
 }
 
-/// Ranges of blocks of rows of `k` values that so many tokens are multiplied with one after the other.
+/// Ranges of blocks of rows of `k` values that so many tokens are multiplied with one after the other. A few tokens read
+/// whole rows of weights, in the order of memory.
 fn chunks(k: usize, tokens: usize) -> impl Iterator<Item = Range<usize>> {
     let blocks = k / BLOCK;
-    let chunk = (CHUNK_BYTES / (tokens * BLOCK)).next_multiple_of(WHOLE_BLOCKS);
+    let chunk = if tokens <= FEW_TOKENS { blocks } else { CHUNK };
     (0..blocks).step_by(chunk).map(move |first| first..blocks.min(first + chunk))
 }
 
@@ -232,7 +204,14 @@ fn for_each_group(panels: usize, bytes: usize, rows: usize, f: &(dyn Fn(Range<us
     });
 }
 
-/// Products of some panels with some tokens, one panel's after the other's.
+/// The matrix that products belong to.
+struct Destination<'a> {
+    out: &'a Shared<'a, f32>,
+    add: bool,
+}
+
+/// Products of some panels with some tokens: written to columns of a matrix, or left in `products`, one panel's after the
+/// other's, which is room for what has to be kept in between. The columns belong to the panels, and these to one piece.
 fn panel_products(
     weight: &Weight,
     panels: Range<usize>,
@@ -240,18 +219,38 @@ fn panel_products(
     tokens: Range<usize>,
     scratch: &mut KernelScratch,
     products: &mut [[f32; PANEL]],
+    to: Option<Destination<'_>>,
 ) {
+    let (n, isa) = (weight.n_out(), weight.isa());
     let of_panels = || panels.clone().zip(0..).map(|(panel, i)| (panel, i * tokens.len()..(i + 1) * tokens.len()));
-    let isa = weight.isa();
     match weight.element() {
         Element::Blocks(format) => {
-            let product = (isa.kernels().product)(format);
-            for blocks in chunks(input.k, tokens.len()) {
+            let (product, all) = ((isa.kernels().product)(format), input.k / BLOCK);
+            // As much of each stored block belongs to each of its 32 values.
+            let part = |panel: usize, blocks: &Range<usize>| {
+                let bytes = weight.panel(format, panel);
+                &bytes[bytes.len() * blocks.start / all..bytes.len() * blocks.end / all]
+            };
+            let mut chunks = chunks(input.k, tokens.len()).peekable();
+            while let Some(blocks) = chunks.next() {
+                let (begun, after) = (blocks.start > 0, chunks.peek());
                 for (panel, place) in of_panels() {
-                    let next = (panel + 1 < panels.end).then(|| weight.panel(format, panel + 1));
+                    let next = match after {
+                        _ if panel + 1 < panels.end => Some(part(panel + 1, &blocks)),
+                        after => after.map(|after| part(panels.start, after)),
+                    };
+                    let columns = panel * PANEL..n.min((panel + 1) * PANEL);
+                    let sums = &mut products[place];
+                    let out = &mut match &to {
+                        // SAFETY: as this function says.
+                        Some(to) if after.is_none() && columns.len() == PANEL => unsafe {
+                            Out::columns(to.out, n, columns.start, &tokens, begun.then_some(&*sums), to.add)
+                        },
+                        _ => Out::rows(sums, begun),
+                    };
                     let bytes = weight.panel(format, panel);
                     let panel = PanelRef { format, bytes, k: input.k, blocks: blocks.clone(), next };
-                    product(&mut scratch.unpacked, panel, &input.quantised, tokens.clone(), &mut products[place]);
+                    product(&mut scratch.unpacked, panel, &input.quantised, tokens.clone(), out);
                 }
             }
         }
@@ -263,5 +262,24 @@ fn panel_products(
                 floats::panel(isa, weight.floats(), input.k, panel * PANEL, x, (&mut *widened, &mut *quads), products);
             }
         }
+    }
+    // Kernels of blocks have written whole panels themselves.
+    let blocks = matches!(weight.element(), Element::Blocks(_));
+    for (panel, place) in of_panels().filter(|(panel, _)| !blocks || (panel + 1) * PANEL > n) {
+        if let Some(Destination { out, add }) = &to {
+            let columns = panel * PANEL..n.min((panel + 1) * PANEL);
+            for (token, products) in tokens.clone().zip(&products[place]) {
+                // SAFETY: as this function says.
+                let columns = unsafe { out.slice(token * n + columns.start..token * n + columns.end) };
+                put(columns, products, *add);
+            }
+        }
+    }
+}
+
+/// Writes products to the columns that there are, or adds them.
+fn put(columns: &mut [f32], products: &[f32; PANEL], add: bool) {
+    for (column, product) in columns.iter_mut().zip(products) {
+        *column = if add { *column + product } else { *product };
     }
 }

@@ -42,6 +42,15 @@ impl<'a, T> Shared<'a, T> {
         Self { start: slice.as_mut_ptr(), len: slice.len(), owner: std::marker::PhantomData }
     }
 
+    /// Where a part of the slice begins.
+    ///
+    /// # Safety
+    /// As for [`Shared::slice`], for as much of the part as is used.
+    pub(super) unsafe fn pointer(&self, part: Range<usize>) -> *mut T {
+        assert!(part.start <= part.end && part.end <= self.len, "part {part:?} of {}", self.len);
+        self.start.wrapping_add(part.start)
+    }
+
     /// A part of the slice.
     ///
     /// # Safety

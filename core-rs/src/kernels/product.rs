@@ -15,8 +15,11 @@ use super::activations::{Activations, TILE, Token};
 use super::blocks::{BLOCK, Format};
 use super::layout::{self, GROUP, GROUPS, Layout, PANEL};
 use super::memory::Lines;
+use super::parallel::Shared;
 use super::simd::Simd;
 
+/// Most blocks that many tokens are multiplied with at once: unpacked, with some tokens, they stay in the first-level cache.
+pub(super) const CHUNK: usize = 32;
 /// Tokens that have a form of their own without unpacking; up to `MANY`, where that is more, share one.
 const FEW_TOKENS: usize = 4;
 
@@ -27,9 +30,9 @@ pub(super) struct PanelRef<'a> {
     pub(super) bytes: &'a [u8],
     /// Values of a row.
     pub(super) k: usize,
-    /// Which of its blocks are multiplied. Of those before them, if there are any, sums are in the products already.
+    /// Which of its blocks are multiplied.
     pub(super) blocks: Range<usize>,
-    /// The panel that comes next, if that is known: its same blocks are asked for.
+    /// What comes next, if that is known: it is asked for meanwhile.
     pub(super) next: Option<&'a [u8]>,
 }
 
@@ -49,6 +52,86 @@ impl Scratch {
         self.q.grow(blocks * BLOCK * PANEL);
         self.scale.grow(blocks * scales * PANEL);
         self.side.grow(blocks * scales * PANEL);
+    }
+}
+
+/// Where the products of a panel go: a row of [`PANEL`] numbers for each token.
+pub(super) struct Out<'a> {
+    /// Sums over blocks before these, row after row; null: there are none.
+    sums: *const f32,
+    to: *mut f32,
+    /// From one row to the next.
+    step: usize,
+    rows: usize,
+    /// Whether products are added to what is there.
+    add: bool,
+    of: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Out<'a> {
+    /// Rows one after the other; `begun`: they hold the sums over blocks before these.
+    pub(super) fn rows(rows: &'a mut [[f32; PANEL]], begun: bool) -> Self {
+        let to = rows.as_mut_ptr().cast::<f32>();
+        let sums = if begun { to.cast_const() } else { std::ptr::null() };
+        Self { sums, to, step: PANEL, rows: rows.len(), add: false, of: std::marker::PhantomData }
+    }
+
+    /// Columns from `column` on of the rows `tokens`, of `n` numbers each, of a matrix; `sums` are those over blocks before
+    /// these.
+    ///
+    /// # Safety
+    /// While this lives, nobody else uses these columns.
+    pub(super) unsafe fn columns(
+        matrix: &'a Shared<'_, f32>,
+        n: usize,
+        column: usize,
+        tokens: &Range<usize>,
+        sums: Option<&'a [[f32; PANEL]]>,
+        add: bool,
+    ) -> Self {
+        assert!(column + PANEL <= n && sums.is_none_or(|sums| sums.len() == tokens.len()), "columns of products");
+        // SAFETY: as this function asks.
+        let to = unsafe { matrix.pointer(tokens.start * n..tokens.end * n) }.wrapping_add(column);
+        let sums = sums.map_or(std::ptr::null(), |sums| sums.as_ptr().cast());
+        Self { sums, to, step: n, rows: tokens.len(), add, of: std::marker::PhantomData }
+    }
+
+    /// Number of rows.
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Sums over blocks before these, or zeros, of as many rows as a vector has lanes, from `row` on; of tokens that are
+    /// not there, zeros.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `S`; the panel has these rows.
+    #[inline(always)]
+    pub(super) unsafe fn begin<S: Simd>(&self, token: usize, row: usize) -> S::Float {
+        // SAFETY: as this function asks.
+        unsafe {
+            match self.sums.is_null() || token >= self.rows {
+                true => S::splat(0.0),
+                false => S::floats(self.sums.add(token * PANEL + row)),
+            }
+        }
+    }
+
+    /// Writes products, unless the token is not there.
+    ///
+    /// # Safety
+    /// As [`Out::begin`].
+    #[inline(always)]
+    pub(super) unsafe fn end<S: Simd>(&mut self, token: usize, row: usize, product: S::Float) {
+        if token < self.rows {
+            // SAFETY: as this function asks.
+            unsafe {
+                let to = self.to.add(token * self.step + row);
+                let sum = if self.add { S::mul_add(product, S::splat(1.0), S::floats(to)) } else { product };
+                S::store(to, sum);
+            }
+        }
     }
 }
 
@@ -135,27 +218,27 @@ pub(super) unsafe fn product<S: Simd, L: Layout, const SCALES: usize, const FEW:
     panel: PanelRef<'_>,
     x: &Activations,
     tokens: Range<usize>,
-    out: &mut [[f32; PANEL]],
+    out: &mut Out<'_>,
 ) {
     const { assert!(L::SHAPE.scales == SCALES && PANEL.is_multiple_of(S::LANES * FEW)) };
-    check::<L>(&panel, x, &tokens, out);
+    check::<L>(&panel, x, &tokens, out.len());
     let (blocks, first) = (panel.blocks, tokens.start);
     let packed = Packed::<L>(panel.bytes.as_ptr(), std::marker::PhantomData);
     // SAFETY: the panel has the blocks, by its length, and so has each token, by the check above.
     unsafe {
-        match out {
-            [] => {}
-            [_] => tile::<S, L, _, FEW, 1>(packed, blocks, x, first, out),
-            [_, _] => tile::<S, L, _, FEW, 2>(packed, blocks, x, first, out),
-            [_, _, _] => tile::<S, L, _, 1, 3>(packed, blocks, x, first, out),
-            _ if out.len() <= FEW_TOKENS => tile::<S, L, _, 1, 4>(packed, blocks, x, first, out),
-            _ if out.len() <= MANY => tile::<S, L, _, 1, MANY>(packed, blocks, x, first, out),
-            _ => {
+        match out.len() {
+            0 => {}
+            1 => tile::<S, L, _, FEW, 1>(packed, blocks, x, first, 0, out),
+            2 => tile::<S, L, _, FEW, 2>(packed, blocks, x, first, 0, out),
+            3 => tile::<S, L, _, 1, 3>(packed, blocks, x, first, 0, out),
+            n if n <= FEW_TOKENS => tile::<S, L, _, 1, 4>(packed, blocks, x, first, 0, out),
+            n if n <= MANY => tile::<S, L, _, 1, MANY>(packed, blocks, x, first, 0, out),
+            n => {
                 unpack::<S, L>(panel.bytes.as_ptr(), blocks.clone(), scratch);
                 let (q, scale, side) = (scratch.q.as_ptr(), scratch.scale.as_ptr(), scratch.side.as_ptr());
                 let unpacked = Unpacked::<SCALES> { q, scale, side, first: blocks.start };
-                for (i, out) in out.chunks_mut(MANY).enumerate() {
-                    tile::<S, L, _, 1, MANY>(unpacked, blocks.clone(), x, first + i * MANY, out);
+                for i in (0..n).step_by(MANY) {
+                    tile::<S, L, _, 1, MANY>(unpacked, blocks.clone(), x, first, i, out);
                 }
             }
         }
@@ -164,8 +247,8 @@ pub(super) unsafe fn product<S: Simd, L: Layout, const SCALES: usize, const FEW:
 
 /// What makes the pointers of a product safe to follow.
 #[inline(always)]
-pub(super) fn check<L: Layout>(panel: &PanelRef<'_>, x: &Activations, tokens: &Range<usize>, out: &[[f32; PANEL]]) {
-    assert!(x.k() == panel.k && tokens.end <= x.len() && out.len() == tokens.len(), "shapes of a panel");
+pub(super) fn check<L: Layout>(panel: &PanelRef<'_>, x: &Activations, tokens: &Range<usize>, rows: usize) {
+    assert!(x.k() == panel.k && tokens.end <= x.len() && rows == tokens.len(), "shapes of a panel");
     assert!(tokens.start.is_multiple_of(TILE), "tokens from the begin of a tile on");
     assert!(panel.format == L::FORMAT, "format of a panel");
     assert_eq!(panel.bytes.len(), L::SHAPE.panel(panel.k), "bytes of a panel");
@@ -201,37 +284,45 @@ unsafe fn unpack<S: Simd, L: Layout>(panel: *const u8, blocks: Range<usize>, scr
     }
 }
 
-/// Products of all rows with up to `T` tokens from `first` on, `V` vectors of rows at a time. They are in one tile of
-/// activations, so that one pointer leads to all of them. For those that are not there, whatever lies behind the others
-/// is multiplied.
+/// Products of all rows with up to `T` of the tokens from `first` on, those from `token` on, `V` vectors of rows at a time.
+/// They are in one tile of activations, so that one pointer leads to all of them. For those that are not there, whatever
+/// lies behind the others is multiplied.
 ///
 /// # Safety
-/// Weights and tokens have the blocks; `out` is 1 to `T` long; `first` is a multiple of `T` or of a tile; the CPU has
-/// the instructions of `S`.
+/// Weights and tokens have the blocks; `first` is a multiple of a tile and `token` of `T`; the CPU has the instructions of
+/// `S`.
 #[inline(always)]
 unsafe fn tile<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize>(
     w: W,
     blocks: Range<usize>,
     x: &Activations,
     first: usize,
-    out: &mut [[f32; PANEL]],
+    token: usize,
+    out: &mut Out<'_>,
 ) {
     const { assert!(TILE.is_multiple_of(T) || T < FEW_TOKENS) };
-    let (x, mut row) = (x.token(first), 0);
+    let (x, mut row) = (x.token(first + token), 0);
     while row < PANEL {
         // SAFETY: as this function asks; `row + V * S::LANES <= PANEL`, which `V` vectors divide.
-        let sums = unsafe { rows::<S, L, W, V, T>(w, blocks.clone(), x, row, out) };
-        for t in 0..T.min(out.len()) {
-            for v in 0..V {
-                // SAFETY: the lanes are inside the row of `PANEL` floats.
-                unsafe { S::store(out[t].as_mut_ptr().add(row + v * S::LANES), sums[t][v]) };
+        unsafe {
+            let mut sums = [[S::splat(0.0); V]; T];
+            for t in 0..T {
+                for v in 0..V {
+                    sums[t][v] = out.begin::<S>(token + t, row + v * S::LANES);
+                }
+            }
+            let sums = rows::<S, L, W, V, T>(w, blocks.clone(), x, row, sums);
+            for t in 0..T {
+                for v in 0..V {
+                    out.end::<S>(token + t, row + v * S::LANES, sums[t][v]);
+                }
             }
         }
         row += V * S::LANES;
     }
 }
 
-/// The same for `V` vectors of rows from `row` on, beginning with what `out` has if the blocks are not the first.
+/// Adds to sums the products of `V` vectors of rows from `row` on.
 ///
 /// # Safety
 /// As [`tile`]; the rows are in the panel.
@@ -241,19 +332,11 @@ unsafe fn rows<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
     blocks: Range<usize>,
     x: Token,
     row: usize,
-    out: &[[f32; PANEL]],
+    mut sums: [[S::Float; V]; T],
 ) -> [[S::Float; V]; T] {
     let scales = L::SHAPE.scales;
     // SAFETY: as this function asks, and block b is one of `blocks`.
     unsafe {
-        let mut sums = [[S::splat(0.0); V]; T];
-        if blocks.start > 0 {
-            for t in 0..T.min(out.len()) {
-                for v in 0..V {
-                    sums[t][v] = S::floats(out[t].as_ptr().add(row + v * S::LANES));
-                }
-            }
-        }
         for b in blocks {
             w.prefetch(b);
             for s in 0..scales {
