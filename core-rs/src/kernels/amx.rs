@@ -117,23 +117,30 @@ pub(super) unsafe fn product<S, L: Layout, const SCALES: usize, const FEW: usize
         return unsafe { product::product::<S, L, SCALES, FEW, MANY>(scratch, panel, x, tokens, out) };
     }
     product::check::<L>(&panel, x, &tokens, out.len());
-    assert!(panel.blocks.len() <= CHUNK, "blocks of a chunk");
     let mut integers = [const { Integers([[0; PANEL]; TILE]) }; 2];
     // SAFETY: as this function asks; the panel has the blocks, and so has each token, by the check.
     unsafe {
         let tiles = Tiles::configure(BLOCK / SCALES);
-        unpack::<S, L>(panel.bytes.as_ptr(), panel.blocks.clone(), scratch);
-        // What comes next is on its way while this is multiplied.
-        let ahead = panel.next.map(<[u8]>::as_ptr);
-        let mut chunk = Chunk { scratch, blocks: panel.blocks, ahead, turn: 0 };
-        let mut token = x.token(tokens.start);
-        chunk.start::<SCALES>(0, token);
-        for first in (0..tokens.len()).step_by(TILE) {
-            let next = tokens.start + first + TILE;
-            let next = (next < tokens.end).then(|| x.token(next));
-            chunk.tile::<S, L, SCALES>(token, next, &mut integers, first, out);
-            token = next.unwrap_or(token);
-            chunk.ahead = None;
+        let (bytes, all) = (panel.bytes.as_ptr(), panel.blocks);
+        for from in all.clone().step_by(CHUNK) {
+            let blocks = from..all.end.min(from + CHUNK);
+            let out = &mut out.of_chunk(&blocks, &all);
+            unpack::<S, L>(bytes, blocks.clone(), scratch);
+            // What comes next is on its way while this is multiplied.
+            let ahead = match panel.next {
+                _ if blocks.end < all.end => Some(bytes.wrapping_add(blocks.end * L::SHAPE.stored() / L::SHAPE.blocks)),
+                next => next.map(<[u8]>::as_ptr),
+            };
+            let mut chunk = Chunk { scratch, blocks, ahead, turn: 0 };
+            let mut token = x.token(tokens.start);
+            chunk.start::<SCALES>(0, token);
+            for first in (0..tokens.len()).step_by(TILE) {
+                let next = tokens.start + first + TILE;
+                let next = (next < tokens.end).then(|| x.token(next));
+                chunk.tile::<S, L, SCALES>(token, next, &mut integers, first, out);
+                token = next.unwrap_or(token);
+                chunk.ahead = None;
+            }
         }
         drop(tiles);
     }
@@ -215,10 +222,7 @@ impl Chunk<'_> {
         let (scratch, parts) = (self.scratch, self.blocks.len() * SCALES);
         // SAFETY: as this function asks; activations have room for a whole tile behind the last row.
         unsafe {
-            let mut sums = [_mm512_setzero_ps(); TILE];
-            for t in 0..TILE {
-                sums[t] = out.begin::<S>(first + t, 0);
-            }
+            let mut sums = out.begin::<S, TILE>(first, 0);
             for part in 0..parts {
                 if let Some(ahead) = self.ahead {
                     let bytes = L::SHAPE.stored() / (L::SHAPE.blocks * SCALES);
@@ -251,9 +255,7 @@ impl Chunk<'_> {
                 }
             }
             self.turn += parts;
-            for t in 0..TILE {
-                out.end::<S>(first + t, 0, sums[t]);
-            }
+            out.end::<S, TILE>(first, 0, sums);
         }
     }
 }

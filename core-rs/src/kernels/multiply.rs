@@ -15,11 +15,12 @@ use super::pool::Pool;
 use super::product::{CHUNK, Out, PanelRef, Scratch};
 use super::weight::{Element, Weight};
 
-/// Tokens multiplied with some panels before the next ones are taken: products of a panel are 32 kB at most, and a
-/// chunk of activations stays in the second-level cache while some panels are multiplied with it.
+/// Tokens multiplied with some panels before the next ones are taken: products of a panel are 32 kB at most.
 const TILE_TOKENS: usize = 512;
 /// No more tokens than these are multiplied with whole rows at once.
 const FEW_TOKENS: usize = 8;
+/// Bytes of activations that stay in the second-level cache while panels are multiplied with them.
+const SPAN_BYTES: usize = 512 << 10;
 /// Bytes of weights worth a piece of their own: some microseconds of reading.
 const PIECE_BYTES: usize = 48 << 10;
 /// Pieces per thread, where there is enough to do: whoever is slower leaves some to the others.
@@ -185,14 +186,6 @@ fn tiles(rows: usize) -> impl Iterator<Item = Range<usize>> {
     (0..rows).step_by(TILE_TOKENS).map(move |first| first..rows.min(first + TILE_TOKENS))
 }
 
-/// Ranges of blocks of rows of `k` values that so many tokens are multiplied with one after the other. A few tokens read
-/// whole rows of weights, in the order of memory.
-fn chunks(k: usize, tokens: usize) -> impl Iterator<Item = Range<usize>> {
-    let blocks = k / BLOCK;
-    let chunk = if tokens <= FEW_TOKENS { blocks } else { CHUNK };
-    (0..blocks).step_by(chunk).map(move |first| first..blocks.min(first + chunk))
-}
-
 /// Calls `f` for all of `panels`, which have `bytes` together, in groups that suit the threads there are.
 fn for_each_group(panels: usize, bytes: usize, rows: usize, f: &(dyn Fn(Range<usize>, &mut ThreadScratch) + Sync)) {
     let pool = Pool::global();
@@ -222,64 +215,71 @@ fn panel_products(
     to: Option<Destination<'_>>,
 ) {
     let (n, isa) = (weight.n_out(), weight.isa());
-    let of_panels = || panels.clone().zip(0..).map(|(panel, i)| (panel, i * tokens.len()..(i + 1) * tokens.len()));
     match weight.element() {
         Element::Blocks(format) => {
-            let (product, all) = ((isa.kernels().product)(format), input.k / BLOCK);
-            // As much of each stored block belongs to each of its 32 values.
-            let part = |panel: usize, blocks: &Range<usize>| {
-                let bytes = weight.panel(format, panel);
-                &bytes[bytes.len() * blocks.start / all..bytes.len() * blocks.end / all]
-            };
-            let mut chunks = chunks(input.k, tokens.len()).peekable();
-            while let Some(blocks) = chunks.next() {
-                let (begun, after) = (blocks.start > 0, chunks.peek());
-                for (panel, place) in of_panels() {
-                    let next = match after {
-                        _ if panel + 1 < panels.end => Some(part(panel + 1, &blocks)),
-                        after => after.map(|after| part(panels.start, after)),
-                    };
+            let (product, all, few) = ((isa.kernels().product)(format), input.k / BLOCK, tokens.len() <= FEW_TOKENS);
+            // A few tokens read whole rows of weights, as they lie. Activations of many, if they are too large to stay near
+            // by, are taken in spans, each with all panels before the next.
+            let span = if few { all } else { (SPAN_BYTES / (tokens.len() * BLOCK)).next_multiple_of(CHUNK) };
+            let mut start = 0;
+            while start < all {
+                let blocks = start..all.min(start + span);
+                for (panel, sums) in panels.clone().zip(products.chunks_exact_mut(tokens.len())) {
+                    let mut out = Out::rows(&mut *sums, start > 0);
+                    let to = to.as_ref().filter(|_| blocks.end == all);
                     let columns = panel * PANEL..n.min((panel + 1) * PANEL);
-                    let sums = &mut products[place];
-                    let out = &mut match &to {
+                    let whole = columns.len() == PANEL;
+                    if let Some(to) = to.filter(|_| whole) {
                         // SAFETY: as this function says.
-                        Some(to) if after.is_none() && columns.len() == PANEL => unsafe {
-                            Out::columns(to.out, n, columns.start, &tokens, begun.then_some(&*sums), to.add)
-                        },
-                        _ => Out::rows(sums, begun),
+                        out = unsafe { out.into_columns(to.out, n, columns.start, &tokens, to.add) };
+                    }
+                    // As much of each stored block belongs to each of its 32 values.
+                    let part = |panel: usize, blocks: Range<usize>| {
+                        let bytes = weight.panel(format, panel);
+                        &bytes[bytes.len() * blocks.start / all..bytes.len() * blocks.end / all]
+                    };
+                    let next = match panel + 1 {
+                        _ if few => None,
+                        next if next < panels.end => Some(part(next, blocks.clone())),
+                        _ => (blocks.end < all).then(|| part(panels.start, blocks.end..all.min(blocks.end + span))),
                     };
                     let bytes = weight.panel(format, panel);
-                    let panel = PanelRef { format, bytes, k: input.k, blocks: blocks.clone(), next };
-                    product(&mut scratch.unpacked, panel, &input.quantised, tokens.clone(), out);
+                    let of_panel = PanelRef { format, bytes, k: input.k, blocks: blocks.clone(), next };
+                    product(&mut scratch.unpacked, of_panel, &input.quantised, tokens.clone(), &mut out);
+                    if let Some(to) = to.filter(|_| !whole) {
+                        // SAFETY: as this function says.
+                        unsafe { put(sums, &tokens, columns, n, to) };
+                    }
                 }
+                start = blocks.end;
             }
         }
         _ => {
             let x = &input.values[tokens.start * input.k..tokens.end * input.k];
             let KernelScratch { widened, quads, .. } = scratch;
-            for (panel, place) in of_panels() {
-                let products = &mut products[place];
-                floats::panel(isa, weight.floats(), input.k, panel * PANEL, x, (&mut *widened, &mut *quads), products);
-            }
-        }
-    }
-    // Kernels of blocks have written whole panels themselves.
-    let blocks = matches!(weight.element(), Element::Blocks(_));
-    for (panel, place) in of_panels().filter(|(panel, _)| !blocks || (panel + 1) * PANEL > n) {
-        if let Some(Destination { out, add }) = &to {
-            let columns = panel * PANEL..n.min((panel + 1) * PANEL);
-            for (token, products) in tokens.clone().zip(&products[place]) {
-                // SAFETY: as this function says.
-                let columns = unsafe { out.slice(token * n + columns.start..token * n + columns.end) };
-                put(columns, products, *add);
+            for (panel, products) in panels.zip(products.chunks_exact_mut(tokens.len())) {
+                let columns = panel * PANEL..n.min((panel + 1) * PANEL);
+                let room = (&mut *widened, &mut *quads);
+                floats::panel(isa, weight.floats(), input.k, columns.start, x, room, products);
+                if let Some(to) = &to {
+                    // SAFETY: as this function says.
+                    unsafe { put(products, &tokens, columns, n, to) };
+                }
             }
         }
     }
 }
 
-/// Writes products to the columns that there are, or adds them.
-fn put(columns: &mut [f32], products: &[f32; PANEL], add: bool) {
-    for (column, product) in columns.iter_mut().zip(products) {
-        *column = if add { *column + product } else { *product };
+/// Writes a panel's products to the columns that there are, in rows of `n`, or adds them.
+///
+/// # Safety
+/// While this runs, nobody else uses these columns.
+unsafe fn put(products: &[[f32; PANEL]], tokens: &Range<usize>, columns: Range<usize>, n: usize, to: &Destination<'_>) {
+    for (token, products) in tokens.clone().zip(products) {
+        // SAFETY: as this function asks.
+        let columns = unsafe { to.out.slice(token * n + columns.start..token * n + columns.end) };
+        for (column, product) in columns.iter_mut().zip(products) {
+            *column = if to.add { *column + product } else { *product };
+        }
     }
 }

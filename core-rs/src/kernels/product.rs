@@ -18,7 +18,8 @@ use super::memory::Lines;
 use super::parallel::Shared;
 use super::simd::Simd;
 
-/// Most blocks that many tokens are multiplied with at once: unpacked, with some tokens, they stay in the first-level cache.
+/// Blocks that many tokens are multiplied with at once: unpacked, beside those of some tokens, they stay in the first-level
+/// cache.
 pub(super) const CHUNK: usize = 32;
 /// Tokens that have a form of their own without unpacking; up to `MANY`, where that is more, share one.
 const FEW_TOKENS: usize = 4;
@@ -32,7 +33,7 @@ pub(super) struct PanelRef<'a> {
     pub(super) k: usize,
     /// Which of its blocks are multiplied.
     pub(super) blocks: Range<usize>,
-    /// What comes next, if that is known: it is asked for meanwhile.
+    /// The blocks that come next, if that is known: they are asked for meanwhile.
     pub(super) next: Option<&'a [u8]>,
 }
 
@@ -57,43 +58,49 @@ impl Scratch {
 
 /// Where the products of a panel go: a row of [`PANEL`] numbers for each token.
 pub(super) struct Out<'a> {
-    /// Sums over blocks before these, row after row; null: there are none.
-    sums: *const f32,
-    to: *mut f32,
-    /// From one row to the next.
-    step: usize,
+    /// Sums so far, a row behind the other.
+    sums: *mut f32,
+    /// Whether they hold those over blocks before these.
+    begun: bool,
     rows: usize,
-    /// Whether products are added to what is there.
-    add: bool,
+    columns: Option<Columns>,
     of: std::marker::PhantomData<&'a mut [f32]>,
 }
 
+/// Columns of a matrix.
+#[derive(Clone, Copy)]
+struct Columns {
+    to: *mut f32,
+    /// From one row to the next.
+    step: usize,
+    /// Whether products are added to what is there.
+    add: bool,
+}
+
 impl<'a> Out<'a> {
-    /// Rows one after the other; `begun`: they hold the sums over blocks before these.
-    pub(super) fn rows(rows: &'a mut [[f32; PANEL]], begun: bool) -> Self {
-        let to = rows.as_mut_ptr().cast::<f32>();
-        let sums = if begun { to.cast_const() } else { std::ptr::null() };
-        Self { sums, to, step: PANEL, rows: rows.len(), add: false, of: std::marker::PhantomData }
+    /// Products are left in `sums`. `begun`: these hold what is to be added to.
+    pub(super) fn rows(sums: &'a mut [[f32; PANEL]], begun: bool) -> Self {
+        let rows = sums.len();
+        Self { sums: sums.as_mut_ptr().cast(), begun, rows, columns: None, of: std::marker::PhantomData }
     }
 
-    /// Columns from `column` on of the rows `tokens`, of `n` numbers each, of a matrix; `sums` are those over blocks before
-    /// these.
+    /// Products end in the columns from `column` on of the rows `tokens`, of `n` numbers each, of a matrix; they are
+    /// written there, or added.
     ///
     /// # Safety
     /// While this lives, nobody else uses these columns.
-    pub(super) unsafe fn columns(
+    pub(super) unsafe fn into_columns(
+        self,
         matrix: &'a Shared<'_, f32>,
         n: usize,
         column: usize,
         tokens: &Range<usize>,
-        sums: Option<&'a [[f32; PANEL]]>,
         add: bool,
     ) -> Self {
-        assert!(column + PANEL <= n && sums.is_none_or(|sums| sums.len() == tokens.len()), "columns of products");
+        assert!(column + PANEL <= n && self.rows == tokens.len(), "columns of products");
         // SAFETY: as this function asks.
         let to = unsafe { matrix.pointer(tokens.start * n..tokens.end * n) }.wrapping_add(column);
-        let sums = sums.map_or(std::ptr::null(), |sums| sums.as_ptr().cast());
-        Self { sums, to, step: n, rows: tokens.len(), add, of: std::marker::PhantomData }
+        Self { columns: Some(Columns { to, step: n, add }), ..self }
     }
 
     /// Number of rows.
@@ -102,36 +109,53 @@ impl<'a> Out<'a> {
         self.rows
     }
 
-    /// Sums over blocks before these, or zeros, of as many rows as a vector has lanes, from `row` on; of tokens that are
-    /// not there, zeros.
+    /// Sums so far, or zeros, of `T` tokens and as many rows as a vector has lanes; of tokens that are not there, zeros.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`; the panel has these rows.
+    /// The CPU has the instructions of `S`; the panel has the rows from `row` on.
     #[inline(always)]
-    pub(super) unsafe fn begin<S: Simd>(&self, token: usize, row: usize) -> S::Float {
+    pub(super) unsafe fn begin<S: Simd, const T: usize>(&self, token: usize, row: usize) -> [S::Float; T] {
         // SAFETY: as this function asks.
         unsafe {
-            match self.sums.is_null() || token >= self.rows {
-                true => S::splat(0.0),
-                false => S::floats(self.sums.add(token * PANEL + row)),
+            let mut sums = [S::splat(0.0); T];
+            if self.begun {
+                let (from, there) = (self.sums.add(token * PANEL + row), self.rows - token);
+                // Counted up to `T`, so that sums stay in registers.
+                for t in 0..T {
+                    if t < there {
+                        sums[t] = S::floats(from.add(t * PANEL));
+                    }
+                }
             }
+            sums
         }
     }
 
-    /// Writes products, unless the token is not there.
+    /// Writes what `T` tokens have then, or those of them that are there.
     ///
     /// # Safety
     /// As [`Out::begin`].
     #[inline(always)]
-    pub(super) unsafe fn end<S: Simd>(&mut self, token: usize, row: usize, product: S::Float) {
-        if token < self.rows {
-            // SAFETY: as this function asks.
-            unsafe {
-                let to = self.to.add(token * self.step + row);
-                let sum = if self.add { S::mul_add(product, S::splat(1.0), S::floats(to)) } else { product };
-                S::store(to, sum);
+    pub(super) unsafe fn end<S: Simd, const T: usize>(&mut self, token: usize, row: usize, sums: [S::Float; T]) {
+        let rows = Columns { to: self.sums.wrapping_add(token * PANEL), step: PANEL, add: false };
+        let columns = self.columns.map(|all| Columns { to: all.to.wrapping_add(token * all.step), ..all });
+        let Columns { to, step, add } = columns.unwrap_or(rows);
+        for t in 0..T {
+            if t < self.rows - token {
+                // SAFETY: as this function asks.
+                unsafe {
+                    let to = to.add(t * step + row);
+                    S::store(to, if add { S::mul_add(sums[t], S::splat(1.0), S::floats(to)) } else { sums[t] });
+                }
             }
         }
+    }
+
+    /// The same for all blocks of a chunk but the last: their sums are kept.
+    pub(super) fn of_chunk(&mut self, blocks: &Range<usize>, all: &Range<usize>) -> Out<'_> {
+        let begun = self.begun || blocks.start > all.start;
+        let columns = if blocks.end == all.end { self.columns } else { None };
+        Out { begun, columns, of: std::marker::PhantomData, ..*self }
     }
 }
 
@@ -207,8 +231,8 @@ impl<S: Simd, const SCALES: usize> Weights<S> for Unpacked<SCALES> {
     unsafe fn prefetch(self, _: usize) {}
 }
 
-/// Dot products of some blocks of a panel's rows with the activations of `tokens`. `FEW` vectors of rows are multiplied at once with a
-/// few tokens, and one with `MANY` tokens. `SCALES` are the layout's.
+/// Dot products of some blocks of a panel's rows with the activations of `tokens`. `FEW` vectors of rows are multiplied at
+/// once with a few tokens, and one with `MANY` tokens. `SCALES` are the layout's.
 ///
 /// # Safety
 /// The CPU has the instructions of `S`.
@@ -234,11 +258,15 @@ pub(super) unsafe fn product<S: Simd, L: Layout, const SCALES: usize, const FEW:
             n if n <= FEW_TOKENS => tile::<S, L, _, 1, 4>(packed, blocks, x, first, 0, out),
             n if n <= MANY => tile::<S, L, _, 1, MANY>(packed, blocks, x, first, 0, out),
             n => {
-                unpack::<S, L>(panel.bytes.as_ptr(), blocks.clone(), scratch);
-                let (q, scale, side) = (scratch.q.as_ptr(), scratch.scale.as_ptr(), scratch.side.as_ptr());
-                let unpacked = Unpacked::<SCALES> { q, scale, side, first: blocks.start };
-                for i in (0..n).step_by(MANY) {
-                    tile::<S, L, _, 1, MANY>(unpacked, blocks.clone(), x, first, i, out);
+                for from in blocks.clone().step_by(CHUNK) {
+                    let chunk = from..blocks.end.min(from + CHUNK);
+                    let out = &mut out.of_chunk(&chunk, &blocks);
+                    unpack::<S, L>(panel.bytes.as_ptr(), chunk.clone(), scratch);
+                    let (q, scale, side) = (scratch.q.as_ptr(), scratch.scale.as_ptr(), scratch.side.as_ptr());
+                    let unpacked = Unpacked::<SCALES> { q, scale, side, first: from };
+                    for i in (0..n).step_by(MANY) {
+                        tile::<S, L, _, 1, MANY>(unpacked, chunk.clone(), x, first, i, out);
+                    }
                 }
             }
         }
@@ -305,17 +333,13 @@ unsafe fn tile<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
     while row < PANEL {
         // SAFETY: as this function asks; `row + V * S::LANES <= PANEL`, which `V` vectors divide.
         unsafe {
-            let mut sums = [[S::splat(0.0); V]; T];
-            for t in 0..T {
-                for v in 0..V {
-                    sums[t][v] = out.begin::<S>(token + t, row + v * S::LANES);
-                }
+            let mut sums = [[S::splat(0.0); T]; V];
+            for v in 0..V {
+                sums[v] = out.begin::<S, T>(token, row + v * S::LANES);
             }
             let sums = rows::<S, L, W, V, T>(w, blocks.clone(), x, row, sums);
-            for t in 0..T {
-                for v in 0..V {
-                    out.end::<S>(token + t, row + v * S::LANES, sums[t][v]);
-                }
+            for v in 0..V {
+                out.end::<S, T>(token, row + v * S::LANES, sums[v]);
             }
         }
         row += V * S::LANES;
@@ -332,8 +356,8 @@ unsafe fn rows<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
     blocks: Range<usize>,
     x: Token,
     row: usize,
-    mut sums: [[S::Float; V]; T],
-) -> [[S::Float; V]; T] {
+    mut sums: [[S::Float; T]; V],
+) -> [[S::Float; T]; V] {
     let scales = L::SHAPE.scales;
     // SAFETY: as this function asks, and block b is one of `blocks`.
     unsafe {
@@ -351,8 +375,8 @@ unsafe fn rows<S: Simd, L: Layout, W: Weights<S>, const V: usize, const T: usize
                     let x_side = if scales == 1 { *x.side(b).add(t) } else { (*x.half_sides(b).add(t))[s] };
                     let (x_scale, x_side) = (S::splat(*x.scale(b).add(t)), S::splat(x_side));
                     for v in 0..V {
-                        let sum = S::mul_add(S::mul(scale[v], x_scale), S::float(dots[t][v]), sums[t][v]);
-                        sums[t][v] = if has_sides { S::mul_add(side[v], x_side, sum) } else { sum };
+                        let sum = S::mul_add(S::mul(scale[v], x_scale), S::float(dots[t][v]), sums[v][t]);
+                        sums[v][t] = if has_sides { S::mul_add(side[v], x_side, sum) } else { sum };
                     }
                 }
             }
