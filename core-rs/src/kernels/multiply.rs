@@ -129,7 +129,8 @@ pub(crate) fn multiply(products: &mut [Product<'_>], input: &mut Input) {
             let all = first..first + panels(weight);
             let some = group.start.max(all.start)..group.end.min(all.end);
             if !some.is_empty() {
-                some_panels(weight, some.start - first..some.end - first, input, out, *add, scratch);
+                // SAFETY: each panel is one piece's, and with it its columns.
+                unsafe { some_panels(weight, some.start - first..some.end - first, input, out, *add, scratch) };
             }
             first = all.end;
         }
@@ -137,7 +138,10 @@ pub(crate) fn multiply(products: &mut [Product<'_>], input: &mut Input) {
 }
 
 /// Writes products of some panels to their columns of `out`, or adds them.
-fn some_panels(
+///
+/// # Safety
+/// While this runs, nobody else uses these columns.
+unsafe fn some_panels(
     weight: &Weight,
     panels: Range<usize>,
     input: &Input,
@@ -149,7 +153,8 @@ fn some_panels(
     for tokens in tiles(input.rows) {
         let products = products.sized(panels.len() * tokens.len());
         let to = Some(Destination { out, add });
-        panel_products(weight, panels.clone(), input, tokens, kernels, products, to);
+        // SAFETY: as this function asks.
+        unsafe { panel_products(weight, panels.clone(), input, tokens, kernels, products, to) };
     }
 }
 
@@ -168,12 +173,15 @@ pub(crate) fn multiply_gated(gate: &Weight, up: &Weight, input: &mut Input, out:
             let len = panels.len() * tokens.len();
             let (gates, ups) = (products.sized(len), more.sized(len));
             let to = Some(Destination { out: &out, add: false });
-            panel_products(gate, panels.clone(), input, tokens.clone(), kernels, gates, to);
-            panel_products(up, panels.clone(), input, tokens.clone(), kernels, ups, None);
+            // SAFETY: each panel is one piece's, and with it its columns.
+            unsafe {
+                panel_products(gate, panels.clone(), input, tokens.clone(), kernels, gates, to);
+                panel_products(up, panels.clone(), input, tokens.clone(), kernels, ups, None);
+            }
             for (panel, ups) in panels.clone().zip(ups.chunks_exact(tokens.len())) {
                 let columns = panel * PANEL..n.min((panel + 1) * PANEL);
                 for (token, ups) in tokens.clone().zip(ups) {
-                    // SAFETY: columns of these panels belong to them, and each panel to one piece.
+                    // SAFETY: as above.
                     let gates = unsafe { out.slice(token * n + columns.start..token * n + columns.end) };
                     (gate.isa().kernels().swiglu)(gates, &ups[..columns.len()]);
                 }
@@ -204,8 +212,11 @@ struct Destination<'a> {
 }
 
 /// Products of some panels with some tokens: written to columns of a matrix, or left in `products`, one panel's after the
-/// other's, which is room for what has to be kept in between. The columns belong to the panels, and these to one piece.
-fn panel_products(
+/// other's, which is room for what has to be kept in between.
+///
+/// # Safety
+/// While this runs, nobody else uses the columns of these panels.
+unsafe fn panel_products(
     weight: &Weight,
     panels: Range<usize>,
     input: &Input,
@@ -230,7 +241,7 @@ fn panel_products(
                     let columns = panel * PANEL..n.min((panel + 1) * PANEL);
                     let whole = columns.len() == PANEL;
                     if let Some(to) = to.filter(|_| whole) {
-                        // SAFETY: as this function says.
+                        // SAFETY: as this function asks.
                         out = unsafe { out.into_columns(to.out, n, columns.start, &tokens, to.add) };
                     }
                     // As much of each stored block belongs to each of its 32 values.
@@ -247,7 +258,7 @@ fn panel_products(
                     let of_panel = PanelRef { format, bytes, k: input.k, blocks: blocks.clone(), next };
                     product(&mut scratch.unpacked, of_panel, &input.quantised, tokens.clone(), &mut out);
                     if let Some(to) = to.filter(|_| !whole) {
-                        // SAFETY: as this function says.
+                        // SAFETY: as this function asks.
                         unsafe { put(sums, &tokens, columns, n, to) };
                     }
                 }
@@ -262,7 +273,7 @@ fn panel_products(
                 let room = (&mut *widened, &mut *quads);
                 floats::panel(isa, weight.floats(), input.k, columns.start, x, room, products);
                 if let Some(to) = &to {
-                    // SAFETY: as this function says.
+                    // SAFETY: as this function asks.
                     unsafe { put(products, &tokens, columns, n, to) };
                 }
             }

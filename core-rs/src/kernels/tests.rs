@@ -334,6 +334,34 @@ fn a_chunk_apart_is_added_up() {
 }
 
 #[test]
+fn long_rows_of_many_tokens_are_those_of_each_alone() {
+    // More blocks than a chunk and activations than a span, and rows that do not fill the last panel.
+    let (m, n, k) = (300, 24, 80 * 32);
+    let x: Vec<f32> = (0..m * k).map(|i| ((i * 37 % 1009) as f32 / 504.5 - 1.0) * 3.0).collect();
+    for format in [Format::Q4_0, Format::Q4K, Format::Q6K] {
+        let mut bytes: Vec<u8> = (0..n * format.row_bytes(k)).map(|i| (i * 31 % 251) as u8).collect();
+        for block in bytes.chunks_exact_mut(format.stored_bytes()) {
+            half_places(format).iter().for_each(|&at| block[at..at + 2].copy_from_slice(&[0, 0x2c]));
+        }
+        for isa in available() {
+            let weight = Weight::of(isa, Element::Blocks(format), &[n, k], &bytes).unwrap();
+            let product = |x: &[f32]| {
+                let mut input = Input::default();
+                input.reshape(x.len() / k, k).copy_from_slice(x);
+                let mut out = vec![0.25; x.len() / k * n];
+                multiply(&mut [Product { weight: &weight, out: &mut out, add: true }], &mut input);
+                out
+            };
+            let together = product(&x);
+            for token in [0, 15, 16, m - 1] {
+                let alone = product(&x[token * k..(token + 1) * k]);
+                assert_eq!(together[token * n..(token + 1) * n], alone, "{isa} {format:?}: token {token}");
+            }
+        }
+    }
+}
+
+#[test]
 fn gated_products_are_the_gates_of_products() {
     let k = 64;
     let number = |i: usize| (i * 37 % 101) as f32 / 50.0 - 1.0;
