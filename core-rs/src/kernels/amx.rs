@@ -183,7 +183,7 @@ where
 struct Chunk<'a> {
     scratch: &'a Scratch,
     blocks: Range<usize>,
-    /// What is asked for on the way through the first tile of tokens, some as many bytes as the chunk has.
+    /// What is asked for on the way through the first tile of tokens, about as many bytes as the chunk has.
     ahead: Option<*const u8>,
     /// Parts multiplied so far: the registers take turns.
     turn: usize,
@@ -204,9 +204,9 @@ impl Chunk<'_> {
         }
     }
 
-    /// Adds what the chunk contributes to the products of a tile of tokens, from `x` and `first` on, whose first part is started; ends
-    /// with the first of `next` started. Tokens that are not there are computed from whatever lies behind the others, and
-    /// left out.
+    /// Adds what the chunk contributes to the products of a tile of tokens, from `x` and from row `first` on, whose first
+    /// part is started; ends with the first of `next` started. Tokens that are not there are computed from whatever lies
+    /// behind the others, and left out.
     ///
     /// # Safety
     /// The scratch holds the chunk, the tokens have it; tiles are configured for `SCALES`; the CPU has AVX-512.

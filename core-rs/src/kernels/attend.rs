@@ -30,10 +30,15 @@ pub(crate) const QUERIES: usize = 16;
 /// the way through the cache takes longer than widening again.
 const WIDEN_FROM: usize = 3;
 const WIDE: usize = 8;
-/// Blocks that are summed side by side for so few queries: the sums of one would wait for one another.
+/// Blocks that are summed side by side where one has few sums, which would wait for one another.
 const TOGETHER: usize = 2;
 /// Largest magnitude of an 8-bit element.
 const LARGEST: f32 = 127.0;
+
+/// Whether `queries` have few sums of a block, with so many vectors each: more, twice, would not stay in registers.
+const fn few_sums(queries: usize, vectors: usize) -> bool {
+    queries == 1 || queries * vectors <= 4
+}
 
 /// How keys and values are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
@@ -417,7 +422,7 @@ unsafe fn scores<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, con
             [total] = sums::<S, K, N, Q, 1>(queries, dim, parts, 0, dim);
         } else {
             let (mut at, blocks) = (0, dim / BLOCK);
-            while Q <= TOGETHER && at + TOGETHER <= blocks {
+            while few_sums(Q, N) && at + TOGETHER <= blocks {
                 let sums = sums::<S, K, N, Q, TOGETHER>(queries, dim, parts, at * BLOCK, BLOCK);
                 (0..TOGETHER).for_each(|b| add_scaled::<S, N, Q>(&mut total, &sums[b], parts.key_scales, at + b));
                 at += TOGETHER;
@@ -560,7 +565,7 @@ unsafe fn add_values<S: Simd, K: Element<S>, const SCALED: bool, const N: usize,
     let (mut at, blocks) = (0, dim / BLOCK);
     // SAFETY: values are `[PAGE][dim]`, scales `[dim / BLOCK][PAGE]`, `out` is `[Q][dim]`; `seen` is inside the page.
     unsafe {
-        while Q <= TOGETHER && at + TOGETHER <= blocks {
+        while few_sums(Q, N) && at + TOGETHER <= blocks {
             add_blocks::<S, K, SCALED, N, Q, TOGETHER>(weights, seen, dim, parts, at, shrink, out);
             at += TOGETHER;
         }
