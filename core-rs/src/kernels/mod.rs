@@ -28,6 +28,7 @@ mod multiply;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod parallel;
+mod place;
 mod pool;
 mod product;
 mod scalar;
