@@ -37,7 +37,7 @@ const LARGEST: f32 = 127.0;
 
 /// Whether `queries` have few sums of a block, with so many vectors each: more, twice, would not stay in registers.
 const fn few_sums(queries: usize, vectors: usize) -> bool {
-    queries == 1 || queries * vectors <= 4
+    queries == 1 || queries * vectors <= 6
 }
 
 /// How keys and values are kept.
@@ -366,6 +366,8 @@ unsafe fn page<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, const
             match alike {
                 8.. if Q >= 8 => some::<S, K, SCALED, N, 8>(job, parts, i, gathered),
                 4.. if Q >= 4 => some::<S, K, SCALED, N, 4>(job, parts, i, gathered),
+                // The group of many a model.
+                3 if Q >= 4 => some::<S, K, SCALED, N, 3>(job, parts, i, gathered),
                 2.. if Q >= 2 => some::<S, K, SCALED, N, 2>(job, parts, i, gathered),
                 _ => some::<S, K, SCALED, N, 1>(job, parts, i, gathered),
             }

@@ -310,11 +310,10 @@ fn attention_follows_the_formula_for_any_number_of_queries() {
                     }
                     assert_eq!(look(q..q + 1), ours, "{isa} {kind:?} {dim}: query {q} alone");
                 }
-                assert_eq!(
-                    [look(0..2), look(2..7), look(7..QUERIES)].concat(),
-                    together,
-                    "{isa} {kind:?} {dim}: in portions"
-                );
+                let portions = [look(0..2), look(2..7), look(7..QUERIES)].concat();
+                assert_eq!(portions, together, "{isa} {kind:?} {dim}: in portions");
+                let portions = [look(0..3), look(3..10), look(10..QUERIES)].concat();
+                assert_eq!(portions, together, "{isa} {kind:?} {dim}: in portions of three and seven");
             }
         }
     }

@@ -16,6 +16,9 @@ const CHUNK: usize = CHUNK_PAGES * PAGE;
 /// With fewer units of work than these per thread, chunks of a long context become units of their own.
 const UNITS: usize = 4;
 
+/// Multiply-adds that take as long as rotating a number of a key and writing it, each into a cache line of its own.
+const WRITE_WORK: usize = 32;
+
 /// Buffers of attention.
 #[derive(Debug, Default)]
 pub(super) struct Attention {
@@ -147,25 +150,25 @@ impl Attention {
         values: &[f32],
     ) {
         let Config { n_head_kv, head_dim, rope_dim, .. } = *config;
-        let width = n_head_kv * head_dim;
-        let mut row = 0;
-        for segment in batch {
-            let n = segment.tokens.len();
-            let rows = row * width..(row + n) * width;
-            let (keys, values) = (Shared::new(&mut keys[rows.clone()]), &values[rows]);
-            let writer = segment.cache.writer(layer);
-            for_each_piece(n_head_kv, n * head_dim * 8, |head| {
-                for token in 0..n {
-                    let at = token * width + head * head_dim..token * width + (head + 1) * head_dim;
-                    // SAFETY: each head is one piece's alone.
-                    let key = unsafe { keys.slice(at.clone()) };
-                    self.rotate(row + token, rope_dim, key);
-                    // SAFETY: as above.
-                    unsafe { writer.write(head, token, key, &values[at]) };
-                }
-            });
-            row += n;
-        }
+        let (width, batch) = (n_head_kv * head_dim, &*batch);
+        let keys = Shared::new(keys);
+        let longest = batch.iter().map(|segment| segment.tokens.len()).max().unwrap_or(0);
+        let work = longest * head_dim * WRITE_WORK;
+        for_each_piece(batch.len() * n_head_kv, work, |piece| {
+            let (segment, head) = (piece / n_head_kv, piece % n_head_kv);
+            let first: usize = batch[..segment].iter().map(|before| before.tokens.len()).sum();
+            let Segment { tokens, cache, .. } = &batch[segment];
+            let writer = cache.writer(layer);
+            for token in 0..tokens.len() {
+                let row = first + token;
+                let at = row * width + head * head_dim..row * width + (head + 1) * head_dim;
+                // SAFETY: each head of a segment is one piece's alone.
+                let key = unsafe { keys.slice(at.clone()) };
+                self.rotate(row, rope_dim, key);
+                // SAFETY: as above, and the caches are this call's alone.
+                unsafe { writer.write(head, token, key, &values[at]) };
+            }
+        });
     }
 
     /// Rotates the neighbours (2i, 2i + 1) of a head by the angles of a row.

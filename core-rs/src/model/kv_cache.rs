@@ -20,7 +20,8 @@ struct Page {
     _memory: Memory,
 }
 
-// SAFETY: bytes are only read through a shared cache, and only written through a `Writer`, which borrows it for itself.
+// SAFETY: bytes are only reached through `part` and `part_mut`, whose callers promise that nobody else has them meanwhile,
+// or that all of them only read.
 unsafe impl Sync for Page {}
 // SAFETY: it owns its memory.
 unsafe impl Send for Page {}
@@ -165,7 +166,7 @@ impl KvCache {
 
     /// A way to write the tokens behind those held into layer `layer`; there is room for them. [`KvCache::advance`] makes
     /// them count once all layers have theirs.
-    pub(super) fn writer(&mut self, layer: usize) -> Writer<'_> {
+    pub(super) fn writer(&self, layer: usize) -> Writer<'_> {
         let head_bytes = self.head_bytes();
         let layer = layer * self.n_head_kv * head_bytes;
         Writer { pages: &self.pages[self.len / PAGE..], layer, head_bytes, first: self.len % PAGE, kind: self.kind }
@@ -174,7 +175,7 @@ impl KvCache {
     /// The part of a page that head `head` of layer `layer` has.
     pub(super) fn head(&self, layer: usize, head: usize, page: usize) -> &[u8] {
         let (bytes, at) = (self.head_bytes(), layer * self.n_head_kv + head);
-        // SAFETY: while the cache is borrowed nobody has a `Writer` of it.
+        // SAFETY: nobody writes for this head meanwhile: the promise of who calls `Writer::write`.
         unsafe { self.pages[page].part(at * bytes..(at + 1) * bytes) }
     }
 
@@ -213,7 +214,7 @@ impl KvCache {
     }
 }
 
-/// Pages of one layer, written head by head. It borrows the cache for itself.
+/// Pages of one layer, written head by head.
 pub(super) struct Writer<'a> {
     pages: &'a [Page],
     /// Where the layer begins in a page.
@@ -228,11 +229,11 @@ impl Writer<'_> {
     /// Writes key and value of the `token`-th new token for `head`.
     ///
     /// # Safety
-    /// Nobody else writes for this head meanwhile.
+    /// Nobody else writes this head of the layer meanwhile, and nobody has what [`KvCache::head`] gives of it.
     pub(super) unsafe fn write(&self, head: usize, token: usize, key: &[f32], value: &[f32]) {
         let at = self.first + token;
         let head = self.layer + head * self.head_bytes;
-        // SAFETY: a head's bytes are nobody else's, by the caller's promise and by the borrow.
+        // SAFETY: a head's bytes are nobody else's meanwhile, by the caller's promise.
         let bytes = unsafe { self.pages[at / PAGE].part_mut(head..head + self.head_bytes) };
         self.kind.write(bytes, at % PAGE, key, value);
     }
