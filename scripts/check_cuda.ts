@@ -10,7 +10,7 @@
  * @module
  */
 import { delimiter, join } from "node:path";
-import { type Ended, programRunner, type RunProgram } from "./test.ts";
+import { lastLine, must, programRunner, type RunProgram, show } from "./programs.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
 /** What kernels are compiled for when CUDA_COMPUTE_CAP does not say: Ampere, the oldest with all of candle's. */
@@ -36,19 +36,6 @@ export async function cudaHome(run: RunProgram, env: (name: string) => string | 
   );
   const packages = await run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], () => {});
   return join(lastLine(must(packages, `${python} does not say where its packages are`)), CUDA_IN_PACKAGES);
-}
-
-function must({ code, output }: Ended, sentence: string): string {
-  if (code !== 0) throw new Error(`${sentence} with code ${code}:\n${output.trimEnd()}`);
-  return output;
-}
-
-function lastLine(output: string): string {
-  return output.trimEnd().split("\n").at(-1)!;
-}
-
-function show(line: string): void {
-  console.error(line);
 }
 
 async function main(): Promise<number> {

@@ -1,18 +1,8 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { delimiter } from "node:path";
 import { cudaHome, environment } from "./check_cuda.ts";
-import { type RunProgram, STEPS } from "./test.ts";
-
-/** Answers each program in turn with its last lines; a number is a failure. */
-function answers(...outputs: (string | number)[]): { run: RunProgram; commands: string[] } {
-  const commands: string[] = [];
-  const run: RunProgram = (command) => {
-    commands.push(command.join(" "));
-    const output = outputs.shift()!;
-    return Promise.resolve(typeof output === "number" ? { code: output, output: "why\n" } : { code: 0, output });
-  };
-  return { run, commands };
-}
+import { answers } from "./programs_testing.ts";
+import { STEPS } from "./test.ts";
 
 Deno.test("the compiler of a CUDA comes before others, and the kind of GPU may be chosen", () => {
   const env = (vars: Record<string, string>) => environment("/cuda", (name) => vars[name]);
@@ -32,7 +22,7 @@ Deno.test("a CUDA that is there is used, else the wheels' is fetched", async () 
   assertEquals(await cudaHome(fetched.run, () => undefined), "/cache/lib/site-packages/nvidia/cu13");
   assertEquals(fetched.commands[0], "sh scripts/oracle.sh cuda");
   assertMatch(fetched.commands[1]!, /^\/cache\/bin\/python -c /);
-  await assertRejects(() => cudaHome(answers(1).run, () => undefined), Error, "failed with code 1:\nwhy");
+  await assertRejects(() => cudaHome(answers(1).run, () => undefined), Error, "failed (code 1):\nwhy");
 });
 
 Deno.test("all pins are exact, and the compiler's parts are of CUDA 13.0", async () => {

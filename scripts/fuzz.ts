@@ -16,7 +16,7 @@
 import { existsSync } from "node:fs";
 import { delimiter, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { type Ended, programRunner, type RunProgram } from "./test.ts";
+import { type Ended, must, programRunner, type RunProgram } from "./programs.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
 const FUZZ_DIR = join(ROOT, "core-rs", "fuzz");
@@ -110,10 +110,6 @@ async function ready(target: string, run: RunProgram): Promise<void> {
   const root = join(target, "tools");
   const install = ["install", "cargo-fuzz", "--version", CARGO_FUZZ_VERSION, "--locked", "--root", root];
   must(await run(["cargo", ...install], () => {}), "fuzzing needs cargo-fuzz, which cargo could not install");
-}
-
-function must({ code, output }: Ended, sentence: string): void {
-  if (code !== 0) throw new Error(`${sentence}:\n${output.trimEnd()}`);
 }
 
 const USAGE = `usage: deno task fuzz [--seconds N] [--list] [TARGET]...

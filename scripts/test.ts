@@ -13,6 +13,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { modelsDir } from "../src/models/cache.ts";
 import { DEFAULT_MODEL, findModel } from "../src/models/catalogue.ts";
+import { type Command, type Ended, programRunner, type RunProgram } from "./programs.ts";
 
 /** Tests that a step ran. */
 export interface Counts {
@@ -24,20 +25,10 @@ export interface Counts {
 /** One step. */
 export interface Step {
   name: string;
-  command: readonly [program: string, ...args: string[]];
+  command: Command;
   /** Reads the counts out of the output of a test runner. */
   count?: (output: string) => Counts;
 }
-
-/** A program that has ended. */
-export interface Ended {
-  code: number;
-  /** Standard output and error, as they came. */
-  output: string;
-}
-
-/** Runs a program; `onLine` gets each line at once. */
-export type RunProgram = (command: Step["command"], onLine: (line: string) => void) => Promise<Ended>;
 
 const CARGO = "cargo";
 const DENO = Deno.execPath();
@@ -152,43 +143,6 @@ function testFiles(): Record<string, string> {
     LLAMERO_LLAMA2_TOKENIZER_JSON: join(import.meta.dirname!, "../target/llama2/tokenizer.json"),
   };
   return Object.fromEntries(Object.entries(files).filter(([, path]) => existsSync(path)));
-}
-
-/** Runs programs in the folder `cwd`, without colours, so that their output can be read by us. */
-export function programRunner(cwd: string, extraEnv: () => Record<string, string> = () => ({})): RunProgram {
-  return async function runProgram([program, ...args], onLine) {
-    const env = {
-      ...extraEnv(),
-      NO_COLOR: "1",
-      CARGO_TERM_COLOR: "never",
-      DENO_NO_UPDATE_CHECK: "1",
-      TERM: "dumb",
-    };
-    const command = new Deno.Command(program, { args, cwd, env, stdin: "null", stdout: "piped", stderr: "piped" });
-    let output = "";
-    const keep = (line: string) => {
-      output += `${line}\n`;
-      onLine(line);
-    };
-    try {
-      const child = command.spawn();
-      await Promise.all([eachLine(child.stdout, keep), eachLine(child.stderr, keep)]);
-      return { code: (await child.status).code, output };
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-      return { code: 127, output: `running ${program} failed: it is not on PATH` };
-    }
-  };
-}
-
-async function eachLine(stream: ReadableStream<Uint8Array<ArrayBuffer>>, take: (line: string) => void): Promise<void> {
-  let rest = "";
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-    const lines = (rest + text).split("\n");
-    rest = lines.pop()!;
-    lines.forEach(take);
-  }
-  if (rest) take(rest);
 }
 
 /** The steps that `names` ask for; all without names. */

@@ -1,15 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import {
-  choose,
-  countCargo,
-  countDeno,
-  judge,
-  programRunner,
-  type RunProgram,
-  runSteps,
-  type Step,
-  STEPS,
-} from "./test.ts";
+import { type RunProgram } from "./programs.ts";
+import { choose, countCargo, countDeno, judge, runSteps, type Step, STEPS } from "./test.ts";
 
 Deno.test("cargo's result lines are summed", () => {
   const output = `
@@ -57,19 +48,6 @@ Deno.test("steps go on after a failure, its output is shown, the last line count
     "ok    tests (0.0 s, 5 passed, 1 ignored)",
     "5 passed, 1 failed",
   ]);
-});
-
-Deno.test("programs are run with both outputs kept, and a missing one is a sentence", async () => {
-  const run = programRunner(Deno.cwd());
-  const lines: string[] = [];
-  const ended = await run(["sh", "-c", "echo out; echo $NO_COLOR; echo err >&2; printf end; exit 4"], (line) => {
-    lines.push(line);
-  });
-  assertEquals([ended.code, lines.toSorted()], [4, ["1", "end", "err", "out"]]);
-  assertEquals(await run(["llamero-no-such-program"], () => {}), {
-    code: 127,
-    output: "running llamero-no-such-program failed: it is not on PATH",
-  });
 });
 
 Deno.test("--only chooses steps in their order and refuses unknown ones", () => {
