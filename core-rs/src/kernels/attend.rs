@@ -426,7 +426,10 @@ unsafe fn scores<S: Simd, K: Element<S>, const SCALED: bool, const N: usize, con
             let (mut at, blocks) = (0, dim / BLOCK);
             while few_sums(Q, N) && at + TOGETHER <= blocks {
                 let sums = sums::<S, K, N, Q, TOGETHER>(queries, dim, parts, at * BLOCK, BLOCK);
-                (0..TOGETHER).for_each(|b| add_scaled::<S, N, Q>(&mut total, &sums[b], parts.key_scales, at + b));
+                // No closure: where it is not inlined it has no vector instructions, and each becomes a call.
+                for (b, sums) in sums.iter().enumerate() {
+                    add_scaled::<S, N, Q>(&mut total, sums, parts.key_scales, at + b);
+                }
                 at += TOGETHER;
             }
             for at in at..blocks {
