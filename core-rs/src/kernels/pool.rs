@@ -1,7 +1,7 @@
 //! Threads for the forward pass: regions of small pieces, handed out one by one.
 //!
 //! A decoded token is some hundred and fifty regions of a few microseconds to a few milliseconds. Whoever is free takes
-//! the next piece, so a thread that the system has stopped delays its own piece and nothing else; waiting threads spin
+//! the next piece, so a thread that the system has stopped delays its own piece and no other; waiting threads spin
 //! for the time of a short region and then sleep, so that a neighbour's process gets the core. candle's pool spins without
 //! end and deals pieces out beforehand: with one other busy process it decoded at a tenth of its speed.
 //!

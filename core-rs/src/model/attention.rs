@@ -16,7 +16,8 @@ const CHUNK: usize = CHUNK_PAGES * PAGE;
 /// With fewer units of work than these per thread, chunks of a long context become units of their own.
 const UNITS: usize = 4;
 
-/// Multiply-adds that take as long as rotating a number of a key and writing it, each into a cache line of its own.
+/// Multiply-adds that take about as long as rotating a number of a key and writing it, each into a cache line of its own:
+/// an estimate.
 const WRITE_WORK: usize = 32;
 
 /// Buffers of attention.
